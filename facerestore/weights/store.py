@@ -1,0 +1,155 @@
+"""Finds weight files, and says whether they are the ones that the manifest describes.
+
+Looked for, in this order: an explicit path, the folders of `$FACERESTORE_WEIGHTS`, the package's own data, the user's
+cache. Never in the working directory. Importing this module loads neither torch nor numpy.
+"""
+
+import difflib
+import hashlib
+import logging
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facerestore.core.errors import ChecksumMismatch, ConfigError, WeightsNotFound
+from facerestore.weights.spec import WeightSpec, manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "FACERESTORE_WEIGHTS"
+_HERE = Path(__file__).resolve().parent
+
+
+class WeightStore:
+    """The weights that can be reached from here.
+
+    Args:
+        paths: files of the user's own, by weight name. They may differ from the manifest's file: then their keys and
+            shapes are checked by `load_into`, and `sha256` reports their own hash.
+
+    Raises:
+        ConfigError: if a name is in no manifest.
+    """
+
+    def __init__(self, *, paths: Mapping[str, str | Path] | None = None) -> None:
+        self._paths = {self.spec(name).name: Path(path).expanduser() for name, path in (paths or {}).items()}
+        self._hashes: dict[str, str] = {}
+
+    def specs(self) -> tuple[WeightSpec, ...]:
+        """Everything that the manifest describes."""
+        return manifest()
+
+    def spec(self, name: str) -> WeightSpec:
+        """The manifest's entry for a weight.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        known = {spec.name: spec for spec in manifest()}
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise ConfigError(f"there is no weight named {name!r}; {hint}")
+
+    def find(self, name: str) -> Path:
+        """The file that `name` is loaded from; it is there, but not yet verified.
+
+        Raises:
+            ConfigError: if the manifest has no such name.
+            WeightsNotFound: if the file is in none of the places.
+        """
+        spec = self.spec(name)
+        if name in self._paths:
+            path = self._paths[name]
+            if not path.is_file():
+                raise WeightsNotFound(f"{path}, given for {name!r}, is no file; correct the path or leave it out")
+            return path
+        folders = [*_named_folders(), *_own_folders(), cache_folder()]
+        for folder in folders:
+            if (folder / spec.file).is_file():
+                return folder / spec.file
+        raise WeightsNotFound(
+            f"{spec.file} ({spec.bytes / 1e6:.1f} MB, {spec.licence}, made from {spec.source}) is in none of: "
+            f"{', '.join(map(str, folders))}. Install facerestore again, set {VARIABLE} to the folder that has "
+            f"it, or give its path: --weights {name}=PATH"
+        )
+
+    def verify(self, name: str) -> Path:
+        """Compare the file's size and sha256 with the manifest; a path of the user's own is only hashed.
+
+        Returns:
+            The file.
+
+        Raises:
+            ChecksumMismatch: if they differ.
+            WeightsNotFound: if there is no file.
+        """
+        spec, path = self.spec(name), self.find(name)
+        size = path.stat().st_size
+        if name not in self._paths and size != spec.bytes:
+            raise ChecksumMismatch(
+                f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another file. "
+                f"Replace it, or give your own with --weights {name}=PATH"
+            )
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if name not in self._paths and digest != spec.sha256:
+            raise ChecksumMismatch(
+                f"{path} is damaged or another file: its sha256 is {digest[:16]}..., and {name!r} has "
+                f"{spec.sha256[:16]}.... Replace it, or give your own with --weights {name}=PATH"
+            )
+        self._hashes[name] = digest
+        return path
+
+    def sha256(self, name: str) -> str:
+        """Hash of the file that is in use for `name`, verified (see `verify` for what that raises)."""
+        if name not in self._hashes:
+            self.verify(name)
+        return self._hashes[name]
+
+    def load(self, name: str) -> "dict[str, Tensor]":
+        """The tensors of a verified file, on the CPU; quantised ones as float32, halves stay halves.
+
+        Raises:
+            ChecksumMismatch: if the file is not the one that the manifest describes.
+            WeightsNotFound: if there is no file.
+            WeightsError: if a file of the user's own cannot be read.
+        """
+        from facerestore.weights.load import read_tensors
+
+        return read_tensors(self.verify(name))
+
+
+def cache_folder() -> Path:
+    """The user's folder for weights: `$XDG_CACHE_HOME/facerestore/weights`, by default below `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "facerestore" / "weights"
+
+
+def _named_folders() -> list[Path]:
+    """The folders of the environment variable; relative ones depend on the working directory and are left out."""
+    folders: list[Path] = []
+    for text in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        folder = Path(text).expanduser()
+        if folder.is_absolute():
+            folders.append(folder)
+        else:
+            logger.warning("%s: %r is relative to the working directory and not searched", VARIABLE, text)
+    return folders
+
+
+def _own_folders() -> list[Path]:
+    """The data of an installed wheel, or `weights/` of the source checkout that this file belongs to."""
+    folders = [_HERE / "shipped"]
+    project = _HERE.parents[1] / "pyproject.toml"
+    if project.is_file():
+        table = tomllib.loads(project.read_text(encoding="utf-8"))
+        if table.get("project", {}).get("name") == "facerestore":
+            folders.append(project.parent / "weights")
+    return folders
