@@ -1,62 +1,43 @@
-"""Convert the networks of MTCNN into weights/mtcnn.safetensors, byte for byte the same on every machine.
+"""Converts MTCNN from PyPI package facenet-pytorch 2.6.0 (pickled state dicts) to `mtcnn.safetensors`.
 
-    python weights/convert_mtcnn.py OUT                 # asks pip for PyPI facenet-pytorch 2.6.0 first
-    python weights/convert_mtcnn.py PACKAGE_FILE OUT    # a wheel that is already here
+    python weights/convert_mtcnn.py OUT.safetensors [WHEEL]
 
-Three state dicts of the package (`facenet_pytorch/data/{pnet,rnet,onet}.pt`, MIT) become one file; their keys get the
-prefixes `pnet.`, `rnet.` and `onet.`. Nothing else changes.
+Without WHEEL the package is downloaded. The keys of its three networks get the prefixes pnet. rnet. onet.; nothing
+else changes. Needs torch, safetensors and facerestore.
 """
 
-import argparse
-import hashlib
-import logging
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import torch
+from packages import pip_package, read_member
 from safetensors.torch import save_file
 
 from facerestore.weights.load import read_tensors
 
-logger = logging.getLogger("convert_mtcnn")
-
 PACKAGE = "facenet-pytorch==2.6.0"
-MEMBERS = {name: f"facenet_pytorch/data/{name}.pt" for name in ("pnet", "rnet", "onet")}
+NETS = ("pnet", "rnet", "onet")
 
 
-def convert(wheel: Path, out: Path) -> str:
-    """Write `out` from the package file `wheel` and return the sha256 of what was written."""
+def convert(package: Path) -> dict[str, torch.Tensor]:
+    """The tensors of all three networks."""
     tensors: dict[str, torch.Tensor] = {}
-    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
-        for prefix, member in MEMBERS.items():
-            for key, tensor in read_tensors(archive.extract(member, folder)).items():
-                # A copy, because what is mapped from the temporary file must not outlive it.
-                tensors[f"{prefix}.{key}"] = tensor.to(torch.float32, copy=True).contiguous()
-    save_file(tensors, out)  # orders the tensors itself, so equal tensors give equal bytes
-    return hashlib.sha256(out.read_bytes()).hexdigest()
-
-
-def download(folder: Path) -> Path:
-    """Let pip fetch the package, without what it depends on."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), PACKAGE]
-    subprocess.run(command, check=True)
-    return next(folder.glob("*.whl"))
-
-
-def main() -> None:
-    """Read the command line and convert."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description="Convert the networks of MTCNN to safetensors.")
-    parser.add_argument("package_file", nargs="?", type=Path, help=f"the wheel of {PACKAGE}; without it pip fetches it")
-    parser.add_argument("out", type=Path, help="the file to write")
-    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        digest = convert(arguments.package_file or download(Path(folder)), arguments.out)
-    logger.info("%s: %d bytes, sha256 %s", arguments.out, arguments.out.stat().st_size, digest)
+        for net in NETS:
+            pickled = Path(folder, f"{net}.pt")
+            pickled.write_bytes(read_member(package, f"facenet_pytorch/data/{net}.pt"))
+            # Copied, because what is mapped from the temporary file must not outlive it.
+            tensors |= {f"{net}.{key}": value.clone() for key, value in read_tensors(pickled).items()}
+    return tensors
+
+
+def main(out: str, wheel: str | None = None) -> None:
+    """Write the safetensors file, which orders its tensors itself: equal tensors, equal bytes."""
+    save_file(convert(Path(wheel) if wheel else pip_package(PACKAGE)), out)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])
