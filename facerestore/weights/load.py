@@ -1,8 +1,7 @@
-"""Reads tensors from files and puts them into networks: the only place that opens a pickle, and it runs none.
+"""Reads tensors from files and puts them into networks; the only place that opens a pickle, and it runs none.
 
-Quantised tensors in safetensors: a uint8 tensor `KEY` and beside it float64 `KEY.scale_min` of shape (2,); the value is
-float32(KEY * scale + min), computed in float64 and rounded once, which is what TensorFlow.js does with its uint8
-weights.
+Quantised tensors in safetensors: a uint8 tensor `KEY` and beside it float64 `KEY.scale_min` of shape (2,).
+The value is float32(KEY * scale + min), computed in float64 and rounded once, as TensorFlow.js does it.
 """
 
 import pickle
@@ -33,7 +32,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsNotFound: if there is no such file.
-        WeightsError: if it is damaged, holds no tensors, or is a pickle that would run code. It is never executed.
+        WeightsError: if it is damaged, holds no tensors, or is a pickle that would run code (it is not run).
     """
     path = Path(path)
     try:
@@ -47,7 +46,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         try:
             return _dequantised(load_file(path), path)
         except SafetensorError as error:
-            raise WeightsError(f"{path} is a damaged safetensors file ({error}); fetch or convert it again") from error
+            raise WeightsError(f"{path} is a damaged safetensors file ({error}); replace it") from error
     return _read_pickle(path)
 
 
@@ -85,7 +84,7 @@ def _dequantised(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             plain[key] = tensor
             continue
         if tensor.dtype != torch.uint8 or scale_min.shape != (2,):
-            raise WeightsError(f"{path}: {key} is not quantised as expected (uint8 with two numbers beside it)")
+            raise WeightsError(f"{path}: {key} is not quantised as expected: uint8, two numbers beside it")
         scale, minimum = scale_min.tolist()
         levels = torch.arange(256, dtype=torch.float64) * scale + minimum
         plain[key] = levels.float()[tensor.int()]
@@ -99,8 +98,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(
-            f"{path} is refused, nothing of it was executed: it is no safetensors file, and as a pickle it holds "
-            f"more than tensors ({reason}). Convert it to safetensors where you trust it"
+            f"{path} is refused, nothing of it was executed: it is no safetensors file, and as a pickle it "
+            f"holds more than tensors ({reason}). Convert it to safetensors where you trust it"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path} is neither safetensors nor a pickled state dict ({error})") from error

@@ -1,7 +1,7 @@
 """Finds weight files, and says whether they are the ones that the manifest describes.
 
-Looked for, in this order: an explicit path, the folders of `$FACERESTORE_WEIGHTS`, the package's own data, the user's
-cache. Never in the working directory. Importing this module loads neither torch nor numpy.
+Looked for, in this order: an explicit path, the folders of `$FACERESTORE_WEIGHTS`, the package's own data,
+the user's cache. Never in the working directory. Importing this module loads neither torch nor numpy.
 """
 
 import difflib
@@ -29,8 +29,8 @@ class WeightStore:
     """The weights that can be reached from here.
 
     Args:
-        paths: files of the user's own, by weight name. They may differ from the manifest's file: then their keys and
-            shapes are checked by `load_into`, and `sha256` reports their own hash.
+        paths: files of the user's own, by weight name. They may differ from the manifest's file: then their
+            keys and shapes are checked by `load_into`, and `sha256` reports their own hash.
 
     Raises:
         ConfigError: if a name is in no manifest.
@@ -68,16 +68,16 @@ class WeightStore:
         if name in self._paths:
             path = self._paths[name]
             if not path.is_file():
-                raise WeightsNotFound(f"{path}, given for {name!r}, is no file; correct the path or leave it out")
+                raise WeightsNotFound(f"{path}, given for {name!r}, is no file; correct the path")
             return path
         folders = [*_named_folders(), *_own_folders(), cache_folder()]
         for folder in folders:
             if (folder / spec.file).is_file():
                 return folder / spec.file
         raise WeightsNotFound(
-            f"{spec.file} ({spec.bytes / 1e6:.1f} MB, {spec.licence}, made from {spec.source}) is in none of: "
-            f"{', '.join(map(str, folders))}. Install facerestore again, set {VARIABLE} to the folder that has "
-            f"it, or give its path: --weights {name}=PATH"
+            f"{spec.file} ({spec.bytes / 1e6:.1f} MB, {spec.licence}, from {spec.source}) is in none of "
+            f"{', '.join(map(str, folders))}. Install facerestore again, set {VARIABLE} to the folder that "
+            f"has it, or give its path: --weights {name}=PATH"
         )
 
     def verify(self, name: str) -> Path:
@@ -94,8 +94,8 @@ class WeightStore:
         size = path.stat().st_size
         if name not in self._paths and size != spec.bytes:
             raise ChecksumMismatch(
-                f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another file. "
-                f"Replace it, or give your own with --weights {name}=PATH"
+                f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another "
+                f"file. Replace it, or give your own with --weights {name}=PATH"
             )
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -133,7 +133,7 @@ def cache_folder() -> Path:
 
 
 def _named_folders() -> list[Path]:
-    """The folders of the environment variable; relative ones depend on the working directory and are left out."""
+    """The folders of the environment variable, without relative ones: they hang on the working directory."""
     folders: list[Path] = []
     for text in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         folder = Path(text).expanduser()
