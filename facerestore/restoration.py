@@ -84,3 +84,30 @@ class Failure:
 
     source: str
     error: FaceRestoreError
+
+
+def as_came(given: Any, photo: Photo) -> Any:
+    """The photo as the kind of thing that was given: PIL image (also for a path), `Photo`, array or tensor.
+
+    A path to a 16-bit colour picture gives a uint16 array (H,W,C), since Pillow has no such picture. In a tensor,
+    values that the restoration did not touch are the ones that were given, to the last bit.
+    """
+    if isinstance(given, Photo):
+        return photo
+    if isinstance(given, torch.Tensor):
+        return _as_tensor(given, photo)
+    if isinstance(given, np.ndarray):
+        pixels = photo.pixels
+        return pixels[..., 0] if given.ndim == 2 else pixels
+    if photo.bit_depth == 16 and photo.mode != "L":
+        return photo.pixels
+    return photo.to_pil()
+
+
+def _as_tensor(given: torch.Tensor, photo: Photo) -> torch.Tensor:
+    image = photo.srgb().to(given.device)
+    original = given if given.ndim == 4 else given[None]
+    if original.shape == image.shape:
+        step = 1.01 / np.iinfo(photo.pixels.dtype).max  # the photo holds the tensor rounded to its depth
+        image = torch.where((image - original).abs() <= step, original.float(), image)
+    return image if given.ndim == 4 else image[0]

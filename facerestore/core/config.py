@@ -29,12 +29,23 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def override(self, path: str, text: str) -> Self:
-        """A copy in which the field at `path` (`detector.min_face_px`, `stages.0.entry_px`) is parsed from `text`.
+        """A copy in which the field at `path` is parsed from `text`.
+
+        Args:
+            path: `detector.min_face_px`, `stage.stages.0.entry_px`; the last name alone (`entry_px`) where only one
+                field of the whole configuration has it.
+            text: the value as a person types it.
 
         Raises:
-            ConfigError: if the path names no field, or the text does not fit the field's type.
+            ConfigError: if the path names no field, or several, or the text does not fit the field's type.
         """
-        return typing.cast("Self", _override(self, path.split("."), text, path))
+        keys = path.split(".")
+        if len(keys) == 1 and path not in [f.name for f in fields(self)]:
+            found = [place for place in _places(self) if place[-1] == path]
+            if len(found) > 1:
+                raise ConfigError(f"{path} is the name of several fields: {', '.join('.'.join(p) for p in found)}")
+            keys = found[0] if found else keys
+        return typing.cast("Self", _override(self, keys, text, path))
 
 
 def _plain(value: Any) -> Any:
@@ -44,6 +55,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in typing.cast("tuple[Any, ...]", value)]
     return value
+
+
+def _places(value: Any) -> list[list[str]]:
+    """The path of every plain field below `value`."""
+    if is_dataclass(value):
+        items = [(f.name, getattr(value, f.name)) for f in fields(value)]
+    elif isinstance(value, tuple):
+        items = [(str(i), item) for i, item in enumerate(typing.cast("tuple[Any, ...]", value))]
+    else:
+        return [[]]
+    return [[name, *rest] for name, item in items for rest in _places(item)]
 
 
 def _override(value: Any, keys: list[str], text: str, path: str) -> Any:

@@ -64,9 +64,15 @@ class Stage(nn.Module, ABC):
         """Short name for reports and snapshots, such as `realesrgan`."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
-    def place(self, device: torch.device, dtype: DtypeName) -> Self:
-        """Move every network to the device in its measured layout; stages without networks need nothing."""
-        del device, dtype
+    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
+        """Move every network to the device in its measured layout; stages without networks need nothing.
+
+        Args:
+            device: where it runs.
+            dtype: `auto` takes the measured best.
+            batch: images per forward call; None takes the measured best.
+        """
+        del device, dtype, batch
         return self
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Stages made of stages."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import nn
@@ -73,16 +73,17 @@ class Chain(Stage):
         self.config = Chain.Config(stages=tuple(stage.config for stage in stages))
         self.stages = nn.ModuleList(stages)
 
-    def place(self, device: torch.device, dtype: DtypeName) -> Self:
+    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
         """Move every stage."""
-        for stage in self.stages:
-            assert isinstance(stage, Stage)  # for the type checker: ModuleList forgets it
-            stage.place(device, dtype)
+        for stage in self._members():
+            stage.place(device, dtype, batch)
         return self
 
     def forward(self, state: RestorationState) -> RestorationState:
         """Run the stages in order."""
-        for stage in self.stages:
-            state = stage(state)
-            state = state.keep(getattr(stage, "name"))
+        for stage in self._members():
+            state = stage(state).keep(stage.name)
         return state
+
+    def _members(self) -> list[Stage]:
+        return cast("list[Stage]", list(self.stages))  # ModuleList forgets what it holds

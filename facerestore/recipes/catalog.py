@@ -1,0 +1,92 @@
+"""The systems by name. Each is a function, so that nothing is built before it is asked for."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from facerestore.core.errors import ConfigError
+from facerestore.recipes.recipe import Recipe, Status
+from facerestore.stages.base import StageConfig
+from facerestore.stages.color_fix import ColorFix
+from facerestore.stages.compose import Chain
+from facerestore.stages.realesrgan import RealESRGAN
+from facerestore.weights.store import WeightStore
+
+
+def realesrgan() -> Recipe:
+    """Real-ESRGAN x4plus on faces, entering at the size that their real sharpness asks for."""
+    return Recipe(
+        name="realesrgan",
+        summary="Real-ESRGAN x4plus at a size that follows the face's real sharpness, then the input's colours",
+        status="runs offline",
+        stage=Chain.Config(stages=(RealESRGAN.Config(), ColorFix.Config())),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"realesrgan": realesrgan}
+ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained
+
+
+def get(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        ConfigError: if there is none; says which ones there are.
+    """
+    known = {**RECIPES, **{alias: RECIPES[target] for alias, target in ALIASES.items()}}
+    if name in known:
+        return known[name]()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise ConfigError(f"there is no recipe {name!r}; {hint}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeInfo:
+    """One row of the table of recipes.
+
+    Attributes:
+        name: what users type.
+        summary: one line.
+        stages: names of its stages in order.
+        status: whether it can be run.
+        weights: names of the weights it needs.
+        bytes: of all its weights together.
+        licences: of its weights, each once.
+        alias_of: the recipe that this name stands for, if it is another's.
+    """
+
+    name: str
+    summary: str
+    stages: tuple[str, ...]
+    status: Status
+    weights: tuple[str, ...]
+    bytes: int
+    licences: tuple[str, ...]
+    alias_of: str | None = None
+
+
+def list_recipes() -> tuple[RecipeInfo, ...]:
+    """Every recipe, the default first."""
+    return tuple(_info(name) for name in (*ALIASES, *RECIPES))
+
+
+def _info(name: str) -> RecipeInfo:
+    recipe, store = get(name), WeightStore()
+    specs = [store.spec(weight) for weight in recipe.weights()]
+    return RecipeInfo(
+        name=name,
+        summary=recipe.summary,
+        stages=_stage_names(recipe.stage),
+        status=recipe.status,
+        weights=recipe.weights(),
+        bytes=sum(spec.bytes for spec in specs),
+        licences=tuple(dict.fromkeys(spec.licence for spec in specs)),
+        alias_of=ALIASES.get(name),
+    )
+
+
+def _stage_names(stage: StageConfig) -> tuple[str, ...]:
+    if isinstance(stage, Chain.Config):
+        return tuple(name for member in stage.stages for name in _stage_names(member))
+    return (type(stage).__module__.rsplit(".", 1)[-1],)

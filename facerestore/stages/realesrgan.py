@@ -1,0 +1,102 @@
+"""Real-ESRGAN x4plus as a face restorer: shrink to what the face really holds, then enlarge four times."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+
+from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.state import RestorationState
+from facerestore.imaging.resize import resize
+from facerestore.imaging.sharpness import edge_blur_px
+from facerestore.nets.rrdbnet import RRDBNet
+from facerestore.stages.base import ImageStage, StageConfig, StageContract
+from facerestore.weights.load import load_into
+
+if TYPE_CHECKING:
+    from facerestore.weights.store import WeightStore
+
+SCALE = 4
+
+
+class RealESRGAN(ImageStage):
+    """Bring each face to 128, 192 or 256 px, restore it with the x4 network, and bring it to its size again.
+
+    The smaller the size at which a face enters, the more of it is painted anew: damage disappears, and so does detail.
+    """
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config(StageConfig):
+        """Settings."""
+
+        entry_px: Literal["auto", 128, 192, 256] = "auto"
+        """Side of the face where it enters the network; `auto` follows the measured blur of its edges."""
+        sharp_px: float = 2.1
+        """Edge blur (see `edge_blur_px`, in pixels of a 512 px face) up to which a face enters at 256 px."""
+        soft_px: float = 2.6
+        """Edge blur up to which it enters at 192 px; softer ones enter at 128 px."""
+        net: RRDBNet.Config = RRDBNet.Config()
+        """Size of the network."""
+        weight: str | None = "realesrgan-x4plus"
+        """Name in the manifest; None keeps the seeded random weights of tests."""
+
+        def contract(self) -> StageContract:
+            """A GAN: it may invent detail. Which size a face enters at does not pass gradients."""
+            return StageContract(generative=True)
+
+        def weights(self) -> tuple[str, ...]:
+            """The one file it needs."""
+            return (self.weight,) if self.weight else ()
+
+        def build(self, store: "WeightStore") -> "RealESRGAN":
+            """Load the network, in float32 until `place` says otherwise."""
+            net = RRDBNet(self.net)
+            if self.weight:
+                load_into(net, store.load(self.weight), self.weight)
+            return RealESRGAN(net, self)
+
+        def tiny(self) -> Self:
+            """One block, random weights."""
+            return replace(self, net=self.net.tiny(), weight=None)
+
+    def __init__(self, net: RRDBNet, config: Config) -> None:
+        super().__init__()
+        self.config: RealESRGAN.Config = config
+        self.net = net
+        self.layout = Layout(dtype=torch.float32, channels_last=False, batch=1)
+
+    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
+        """Move the network to the device in its measured layout."""
+        self.layout = choose_layout("rrdbnet", device, dtype)
+        if batch is not None:
+            self.layout = replace(self.layout, batch=batch)
+        self.layout.place(self.net, device)
+        return self
+
+    def entry_sizes(self, image: torch.Tensor) -> list[int]:
+        """The size in pixels at which each face of (B,3,H,H) enters the network."""
+        if self.config.entry_px != "auto":
+            return [self.config.entry_px] * len(image)
+        blur = edge_blur_px(image) * (512 / image.shape[-1])
+        return [256 if b <= self.config.sharp_px else 192 if b <= self.config.soft_px else 128 for b in blur.tolist()]
+
+    def enlarge(self, image: torch.Tensor) -> torch.Tensor:
+        """Run the network: (B,3,h,w) in [0,1] to (B,3,4h,4w) float32, not clamped, in batches that fit the device."""
+        parts = image.split(self.layout.batch)
+        return torch.cat([self.net(self.layout.tensor(part)).float() for part in parts])
+
+    def forward(self, state: RestorationState) -> RestorationState:
+        """Restore, and report the size at which each face entered as the fact `entry_px`."""
+        sizes = self.entry_sizes(state.image)
+        return super().forward(state.with_fact("entry_px", sizes))
+
+    def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
+        """(B,3,H,W) float32 in [0,1] to the same form; faces of one entry size go together."""
+        sizes = state.facts["entry_px"]
+        out = torch.empty_like(image)
+        for size in sorted(set(sizes)):
+            chosen = [i for i, s in enumerate(sizes) if s == size]
+            for index in torch.tensor(chosen, device=image.device).split(self.layout.batch):
+                small = resize(image[index], (int(size), int(size)))
+                out[index] = resize(self.enlarge(small), (image.shape[2], image.shape[3]))
+        return out
