@@ -45,8 +45,8 @@ class RestorationState:
     lq: torch.Tensor
     image: torch.Tensor
     seeds: tuple[int, ...]
-    kept: Mapping[str, torch.Tensor] = field(default=_EMPTY)
-    facts: Mapping[str, tuple[float, ...]] = field(default=_EMPTY)
+    kept: Mapping[str, torch.Tensor] = field(default_factory=lambda: _EMPTY)
+    facts: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: _EMPTY)
 
     @classmethod
     def start(cls, lq: torch.Tensor, seed: int | Sequence[int] = 0) -> "RestorationState":
