@@ -1,5 +1,7 @@
 """Give a restored picture the colours of the picture that it came from."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 
@@ -8,7 +10,7 @@ def wavelet_color_fix(image: torch.Tensor, reference: torch.Tensor, *, levels: i
     """Replace the lowest band of `image` by that of `reference`.
 
     The band split is the undecimated B-spline pyramid: [1 2 1]/4 in each direction, holes growing by two a level.
-    It is linear, so only the difference of the two pictures is filtered: one pyramid instead of two.
+    It is linear, so only the difference of the two pictures is filtered.
 
     Args:
         image: (B,C,H,W), any range.
@@ -21,24 +23,24 @@ def wavelet_color_fix(image: torch.Tensor, reference: torch.Tensor, *, levels: i
     Reference:
         Wang et al., 2023, arXiv:2305.07015 (StableSR), section 3.4; à trous pyramid with replicated borders.
     """
-    low = reference - image
+    down = _lowest_band(image.shape[2], levels).to(image)
+    across = _lowest_band(image.shape[3], levels).to(image)
+    return image + down @ (reference - image) @ across.mT
+
+
+@lru_cache(maxsize=8)
+def _lowest_band(length: int, levels: int) -> torch.Tensor:
+    """The whole pyramid along one axis, replicated borders included, as one matrix (length, length).
+
+    Two matrix products are several times faster on a CPU than ten filters with holes, and give the same numbers.
+    """
+    band = torch.eye(length, dtype=torch.float64)
+    position = torch.arange(length)
     for level in range(levels):
         hole = 2**level
-        for vertical in (False, True):
-            low = _spline(low, hole, vertical=vertical)
-    return image + low
-
-
-def _spline(x: torch.Tensor, hole: int, *, vertical: bool) -> torch.Tensor:
-    pad = (0, 0, hole, hole) if vertical else (hole, hole, 0, 0)
-    padded = F.pad(x, pad, mode="replicate")
-    dim = 2 if vertical else 3
-    length = x.shape[dim]
-    return (
-        0.25 * padded.narrow(dim, 0, length)
-        + 0.5 * padded.narrow(dim, hole, length)
-        + 0.25 * padded.narrow(dim, 2 * hole, length)
-    )
+        before, after = (position - hole).clamp(min=0), (position + hole).clamp(max=length - 1)
+        band = 0.25 * band[before] + 0.5 * band + 0.25 * band[after]
+    return band
 
 
 def adain_color_fix(image: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-5) -> torch.Tensor:
@@ -63,7 +65,7 @@ def adain_color_fix(image: torch.Tensor, reference: torch.Tensor, *, eps: float 
 def luma(image: torch.Tensor) -> torch.Tensor:
     """Grey value (Rec. 601 weights, as JPEG and Pillow use them) in all three channels, (B,3,H,W) to the same."""
     weights = image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    return (image * weights).sum(1, keepdim=True).expand_as(image)
+    return F.conv2d(image, weights).expand_as(image)
 
 
 def is_grey(image: torch.Tensor, *, tolerance: float = 2.5 / 255) -> torch.Tensor:

@@ -39,9 +39,9 @@ def edge_blur_px(faces: torch.Tensor) -> torch.Tensor:
     xs = torch.arange(left, right, device=faces.device)[None]
     inside = ((ys - centre_y) / half_y) ** 2 + ((xs - centre_x) / half_x) ** 2 < 1
 
-    fine = _gradient(_blur(grey, _FINE_PX))[:, inside]
-    coarse = _gradient(_blur(grey, _COARSE_PX))[:, inside]
-    strongest = coarse.topk(max(1, int(coarse.shape[1] * _STRONGEST)), dim=1)
+    fine = _gradient(_blur(grey, _FINE_PX)).flatten(1)
+    coarse = (_gradient(_blur(grey, _COARSE_PX)) * inside).flatten(1)
+    strongest = coarse.topk(max(1, int(inside.sum() * _STRONGEST)), dim=1)
     ratio2 = (fine.gather(1, strongest.indices) / strongest.values.clamp_min(1e-6)) ** 2
     blur2 = (_COARSE_PX**2 - ratio2 * _FINE_PX**2) / (ratio2 - 1).clamp_min(1e-3)
     blur = blur2.clamp(0, _SOFTEST_PX**2).sqrt().median(dim=1).values
