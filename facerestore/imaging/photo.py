@@ -41,8 +41,8 @@ class Photo:
         comment: JPEG comment.
         dpi: pixels per inch, horizontally and vertically.
         format: of the file, as Pillow names it ("JPEG", "PNG"), or None for a picture from memory.
-        encoding: Pillow's save options that encode it as it was: JPEG `qtables`, `subsampling`, `progressive`;
-            WebP `lossless`; TIFF `compression`.
+        encoding: save options that encode it as it was: JPEG `qtables`, `subsampling`, `progressive`;
+            WebP `lossless`; TIFF `compressed`.
         notes: what reading changed or left out, for a person.
         path: of the file, or None.
     """
@@ -78,7 +78,9 @@ class Photo:
         """
         pixels = array[..., None] if array.ndim == 2 else array
         if pixels.ndim != 3 or pixels.shape[2] not in _MODE_OF_CHANNELS:
-            raise ShapeError("an array (H,W), (H,W,2), (H,W,3) or (H,W,4)", array.shape, "Channels come last.")
+            raise ShapeError(
+                "an array (H,W), (H,W,2), (H,W,3) or (H,W,4)", array.shape, "Channels come last."
+            )
         if pixels.dtype not in (np.uint8, np.uint16):
             hint = "round it to uint8 in 0 to 255, or pass a float tensor (1,3,H,W) in [0,1]"
             raise UnsupportedImage(f"expected a uint8 or uint16 array, got {pixels.dtype}; {hint}")
@@ -203,8 +205,14 @@ class Photo:
         return replace(self, notes=(*self.notes, note))
 
     def to_pil(self) -> Image.Image:
-        """The picture as an 8-bit Pillow image of the same mode, with profile, EXIF and dpi in its `info`."""
-        image = native.to_pil(native.reduce_to_8bit(self.pixels), self.mode)
+        """The picture as a Pillow image of the same mode, with profile, EXIF and dpi in its `info`.
+
+        16 bits are rounded to 8, except of grey, which Pillow holds as "I;16".
+        """
+        if self.mode == "L" and self.bit_depth == 16:
+            image = Image.fromarray(self.pixels[..., 0])
+        else:
+            image = native.to_pil(native.reduce_to_8bit(self.pixels), self.mode)
         kept = {"icc_profile": self.icc_profile, "exif": self.exif, "dpi": self.dpi}
         image.info.update({key: value for key, value in kept.items() if value is not None})
         return image
@@ -221,7 +229,9 @@ class Photo:
         """A view of the colour channels inside the box."""
         x0, y0, x1, y1 = box or (0, 0, self.width, self.height)
         if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
-            raise ShapeError(f"a box (x0, y0, x1, y1) inside {self.width} x {self.height} px", (x0, y0, x1, y1))
+            raise ShapeError(
+                f"a box (x0, y0, x1, y1) inside {self.width} x {self.height} px", (x0, y0, x1, y1)
+            )
         return self.pixels[y0:y1, x0:x1, : MODES[self.mode][1]]
 
 
