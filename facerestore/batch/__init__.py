@@ -3,6 +3,6 @@
 May import `pipeline` and below. Knows nothing of reports, recipes by name, or the command line.
 """
 
-# from facerestore.batch.runner import ItemResult, Summary, restore_folder
+from facerestore.batch.runner import ItemResult, Summary, restore_folder
 
-__all__: list[str] = []
+__all__ = ["ItemResult", "Summary", "restore_folder"]

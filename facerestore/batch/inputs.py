@@ -14,11 +14,13 @@ from facerestore.core.errors import ConfigError
 
 Format = Literal["same", "png", "jpg", "webp"]
 
-_SAME_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"})
+_SAME_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
+)
 """Endings that `--format same` keeps; every other input becomes PNG, which loses nothing."""
 
 PICTURE_ENDINGS = _SAME_ENDINGS | frozenset(
-    {".bmp", ".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"}
+    {".gif", ".heic", ".heif", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 """What counts as a picture inside a folder; a file named directly is always tried."""
 
