@@ -23,7 +23,7 @@ check: .venv/ready-test
 	$(BIN)/lint-imports
 
 bench: .venv/ready-base
-	$(BIN)/python -m tests.bench.run
+	$(BIN)/python tests/bench/run.py
 
 # The environment is made again only when what it is made of has changed.
 .venv/ready-base .venv/ready-test: pyproject.toml constraints.txt .ci/setup

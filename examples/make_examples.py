@@ -1,7 +1,7 @@
-"""Make the pictures in examples/photos and examples/faces from two public-domain portraits, by damaging them.
+"""Damage two public-domain portraits, which makes the pictures in examples/photos and examples/faces.
 
-The portraits come inside PyPI packages (see LICENSES.md): scikit-image 0.26 and matplotlib 3.11. Each picture has
-its own seed, made from its name:
+The portraits come inside PyPI packages, scikit-image 0.26 and matplotlib 3.11; see LICENSES.md. Each picture
+has its own seed, made from its name:
 
     python examples/make_examples.py            # writes into examples/
     python examples/make_examples.py OTHER_DIR  # writes there, to compare
