@@ -25,7 +25,7 @@ def open_heif(stream: IO[bytes], name: str) -> Image.Image:
         UnsupportedImage: if pillow-heif is not installed.
     """
     try:
-        from pillow_heif import HeifImageFile
+        from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UnsupportedImage(
             f"{name}: HEIC needs the package pillow-heif: pip install pillow-heif, "

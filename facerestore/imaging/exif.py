@@ -12,7 +12,7 @@ from facerestore.imaging.native import Pixels
 PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _BYTES_OF_TYPE = {3: "H", 4: "L"}  # SHORT, LONG
-# EXIF orientation -> (whether rows and columns change places, whether rows then turn round, whether columns do)
+# EXIF orientation -> whether rows and columns change places, whether rows then turn round, whether columns do
 _TURNS = {
     1: (False, False, False),
     2: (False, False, True),
@@ -25,14 +25,14 @@ _TURNS = {
 }
 # What a TIFF says about the picture, not about how its bytes lie in the file.
 _DESCRIPTIVE = (
-    "ImageDescription Make Model DateTime Artist Copyright Software HostComputer Rating RatingPercent "
-    "XPTitle XPComment XPAuthor XPKeywords XPSubject"
-).split()
+    "ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "Software", "HostComputer",
+    "Rating", "RatingPercent", "XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject",
+)  # fmt: skip
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image that Pillow has opened, 1 to 8; 1 where there is none that makes sense."""
+    """The EXIF orientation of an opened image, 1 to 8; 1 where there is none that makes sense."""
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in _TURNS else 1
 
@@ -45,10 +45,11 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def kept_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block of an image that Pillow has opened, for an upright copy of it; None where there is none.
+    """The EXIF block of an opened image, for an upright copy of it; None where there is none.
 
-    Its orientation is 1, and its thumbnail, which would show the old picture, is unlinked. Everything else keeps
-    its bytes and its place, so that maker notes stay readable. A TIFF has no such block; one is made of its tags.
+    Its orientation is 1, and its thumbnail, which would show the old picture, is unlinked. Everything else
+    keeps its bytes and its place, so that maker notes stay readable. A TIFF has no such block; one is made
+    of its tags.
 
     Raises:
         struct.error: if the block is damaged.
@@ -85,7 +86,7 @@ def _reset(block: bytes) -> bytes:
 
 
 def kept_xmp(image: Image.Image) -> bytes | None:
-    """The XMP packet of an image that Pillow has opened, its orientation reset to 1; None where there is none."""
+    """The XMP packet of an opened image, its orientation reset to 1; None where there is none."""
     packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     if isinstance(packet, str):
         packet = packet.encode()

@@ -1,7 +1,7 @@
 """Between the colour space that a file is in and sRGB, region by region, in numpy.
 
-`mode` is the mode of the colour channels alone: "L", "RGB" or "CMYK". A profile is the bytes of an ICC file, or
-None, which means sRGB (grey: its tone curve; CMYK: plain inks, R = (1 - C)(1 - K)).
+`mode` is the mode of the colour channels alone: "L", "RGB" or "CMYK". A profile is the bytes of an ICC file,
+or None, which means sRGB (grey: its tone curve; CMYK: plain inks, R = (1 - C)(1 - K)).
 """
 
 import functools
@@ -24,7 +24,7 @@ _STRIP_ROWS = 256
 def to_pil(pixels: Pixels, mode: str) -> Image.Image:
     """Copy (H,W,C) uint8 pixels into a Pillow image of `mode`, once."""
     height, width = pixels.shape[:2]
-    return Image.frombytes(mode, (width, height), memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    return Image.frombytes(mode, (width, height), np.ascontiguousarray(pixels).data.cast("B"))
 
 
 def from_pil(image: Image.Image) -> Pixels:
@@ -89,7 +89,7 @@ def needs_profile(icc_profile: bytes | None, mode: str) -> bool:
     return icc_profile is not None and profile_kind(icc_profile, mode) == "other"
 
 
-def to_srgb(pixels: Pixels, mode: str, icc_profile: bytes | None) -> NDArray[np.float32]:
+def to_srgb(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Pixels:
     """Convert colour channels to sRGB.
 
     Args:
@@ -120,15 +120,13 @@ def to_srgb_pixels(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Pixe
     return converted
 
 
-def changed(
-    pixels: Pixels, mode: str, icc_profile: bytes | None, srgb: NDArray[np.float32], *, grey: bool
-) -> NDArray[np.float32]:
+def changed(pixels: Pixels, mode: str, icc_profile: bytes | None, srgb: Pixels, *, grey: bool) -> Pixels:
     """What the pixels become when their sRGB colours become `srgb`, before rounding.
 
-    The change is applied, not the colour: where `srgb` is what `to_srgb` gives, the pixels stay exactly as they
-    are, the finest bits of 16 included, and a colour that sRGB cannot hold survives. Inks are the exception: a
-    mixture with another share of black cannot take a difference, so it moves towards a new mixture, fully so
-    from a change of 4/255.
+    The change is applied, not the colour: where `srgb` is what `to_srgb` gives, the pixels stay exactly as
+    they are, the finest bits of 16 included, and a colour that sRGB cannot hold survives. Inks are the
+    exception: a mixture with another share of black cannot take a difference, so it moves towards a new
+    mixture, fully so from a change of 4/255.
 
     Args:
         pixels: (H,W,C) uint8 or uint16, the colour channels.
@@ -159,9 +157,7 @@ def changed(
     return native + top * (change if mode == "RGB" else (change @ _LUMA)[..., None])
 
 
-def _inks(
-    srgb: NDArray[np.float32], before: NDArray[np.float32], icc_profile: bytes | None
-) -> NDArray[np.float32]:
+def _inks(srgb: Pixels, before: Pixels, icc_profile: bytes | None) -> Pixels:
     """The CMYK mixture of a colour, in [0,1]; without a profile black is kept as far as the colour allows."""
     if needs_profile(icc_profile, "CMYK") and icc_profile is not None:
         codes = np.rint(srgb * 255).astype(np.uint8)

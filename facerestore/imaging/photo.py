@@ -1,4 +1,4 @@
-"""A picture as its file has it: pixels in their own mode, depth and colour space, and what belongs to them."""
+"""A picture as its file has it: pixels in their own mode, depth and colour space, and their metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -70,7 +70,7 @@ class Photo:
 
     @classmethod
     def from_array(cls, array: Pixels) -> Self:
-        """A photo of a uint8 or uint16 array: (H,W) or (H,W,1) grey, 2 channels LA, 3 RGB, 4 RGBA; not copied.
+        """A photo of a uint8 or uint16 array, not copied: (H,W) grey, (H,W,2) LA, (H,W,3) RGB, (H,W,4) RGBA.
 
         Raises:
             UnsupportedImage: if the array has another dtype.
@@ -165,9 +165,9 @@ class Photo:
     def blend(self, box: Box, srgb: torch.Tensor, mask: torch.Tensor) -> None:
         """Write new colours into a region of `pixels`, where the mask is above 0 and nowhere else.
 
-        The change goes in by the share of the mask, in the photo's own mode, colour space and depth: colours that
-        equal `srgb(box)` leave the pixels exactly as they are. Alpha is not touched. A grey photo changes in
-        brightness only.
+        The change goes in by the share of the mask, in the photo's own mode, colour space and depth: colours
+        that equal `srgb(box)` leave the pixels exactly as they are. Alpha is not touched. A grey photo
+        changes in brightness only.
 
         Args:
             box: (x0, y0, x1, y1) of the region, in pixels.
@@ -221,7 +221,7 @@ class Photo:
         """The pixels, (H,W) if grey without alpha, else (H,W,C); not copied."""
         return self.pixels[..., 0] if self.mode == "L" else self.pixels
 
-    def _srgb(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _srgb(self, pixels: Pixels) -> Pixels:
         colour, count, _ = MODES[self.mode]
         return native.to_srgb(pixels[..., :count], colour, self.icc_profile)
 
@@ -235,6 +235,6 @@ class Photo:
         return self.pixels[y0:y1, x0:x1, : MODES[self.mode][1]]
 
 
-def _tensor(srgb: np.ndarray[Any, np.dtype[np.float32]]) -> torch.Tensor:
+def _tensor(srgb: Pixels) -> torch.Tensor:
     """(H,W,3) in [0,1] to (1,3,H,W)."""
     return torch.from_numpy(np.ascontiguousarray(srgb.transpose(2, 0, 1)))[None]

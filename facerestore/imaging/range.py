@@ -1,4 +1,4 @@
-"""Between the value ranges that pictures have: [0,1], [-1,1] and 0 to 255. Nobody writes `* 2 - 1` elsewhere."""
+"""Between the value ranges of pictures: [0,1], [-1,1] and 0 to 255. Nobody writes `* 2 - 1` elsewhere."""
 
 import torch
 

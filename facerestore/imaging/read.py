@@ -26,7 +26,7 @@ DEFAULT_MAX_PIXELS = 200_000_000
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | torch.Tensor | Photo
 
-# Formats in the order in which they are tried. None runs another program, and each knows its files by their start.
+# Formats in the order in which they are tried. None runs another program; each knows its files by the start.
 _FORMATS = (
     "JPEG",
     "PNG",
@@ -46,8 +46,8 @@ _WITH_FRAMES = frozenset({"GIF", "PNG", "WEBP", "MPO", "TIFF", "AVIF", "HEIF"})
 _RAW_ENDINGS = frozenset({".dng", ".nef", ".cr2", ".arw", ".orf", ".rw2", ".pef", ".srw"})
 # What decoders raise on damaged data; SyntaxError is how Pillow says that a header makes no sense.
 _DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AttributeError, RuntimeError,
-    struct.error, zlib.error,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AttributeError,
+    RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 
 # Pillow mode -> (Photo mode, what a person should know). "P" is decided by its transparency.
@@ -70,15 +70,15 @@ def read_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo
     (`PIL.Image.MAX_IMAGE_PIXELS`) is neither asked nor changed.
 
     Args:
-        source: a path, the bytes of a file, a Pillow image, a uint8 or uint16 array (H,W) or (H,W,C), a float
-            tensor (1,3,H,W) or (3,H,W) in [0,1], or a `Photo`, which is returned as it is.
+        source: a path, the bytes of a file, a Pillow image, a uint8 or uint16 array (H,W) or (H,W,C), a
+            float tensor (1,3,H,W) or (3,H,W) in [0,1], or a `Photo`, which is returned as it is.
         max_pixels: the largest width times height that is decoded.
 
     Raises:
         ImageUnreadable: if the file is missing, empty, damaged or no picture.
         ImageTooLarge: if it has more pixels than `max_pixels`; found before it is decoded.
-        UnsupportedImage: if the installed packages cannot read this kind of picture, or nobody could make sense
-            of it.
+        UnsupportedImage: if the installed packages cannot read this kind of picture, or its values have no
+            clear meaning.
         ShapeError: if an array or tensor is not shaped like one picture.
         RangeError: if a tensor is not finite, or outside [0,1].
     """
@@ -92,11 +92,13 @@ def read_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo
         return _guarded(lambda: _from_pillow(source, None, "<image>", max_pixels), "<image>")
     if isinstance(source, bytes):
         return _from_stream(io.BytesIO(source), "<bytes>", max_pixels)
-    if not isinstance(source, str | os.PathLike):
-        raise UnsupportedImage(
-            f"expected a path, bytes, a Pillow image, an array, a tensor or a Photo, got {type(source).__name__}"
-        )
-    path = Path(source)
+    if isinstance(source, str | os.PathLike):
+        return _from_path(Path(source), max_pixels)
+    kinds = "a path, bytes, a Pillow image, an array, a tensor or a Photo"
+    raise UnsupportedImage(f"expected {kinds}, got {type(source).__name__}")
+
+
+def _from_path(path: Path, max_pixels: int) -> Photo:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
             raise ImageUnreadable(f"{path}: is a folder or a device, not a picture file")
@@ -169,7 +171,7 @@ def _from_pillow(image: Image.Image, stream: IO[bytes] | None, name: str, max_pi
         )
     if width < 1 or height < 1:
         raise ImageUnreadable(f"{name}: has no pixels ({width} x {height})")
-    notes = _notes_on_frames(image)
+    notes = _notes_on_frames(image) + _notes_on_depth(image, stream)
     encoding = _encoding(image, stream)
     turn = 1
     if stream is not None and _has_deep_colour(image):
@@ -212,6 +214,17 @@ def _notes_on_frames(image: Image.Image) -> tuple[str, ...]:
     except _DECODER_ERRORS:  # a later picture is damaged; the first may be fine
         return ("only the first picture of this file is read",)
     return (f"first of {count} pictures in this file; the others are not read",) if count > 1 else ()
+
+
+def _notes_on_depth(image: Image.Image, stream: IO[bytes] | None) -> tuple[str, ...]:
+    """What Pillow does not say: that 10 or 12 bits became 8."""
+    bits = int(image.info.get("bit_depth") or 8)
+    if image.format == "AVIF" and stream is not None:
+        stream.seek(0)
+        head = stream.read(4096)
+        pixi = head.find(b"pixi")  # box: name, 4 bytes of version and flags, number of channels, bits of each
+        bits = head[pixi + 9] if 0 <= pixi < len(head) - 9 else 8
+    return (f"{bits} bits a channel, read as 8",) if bits > 8 else ()
 
 
 def _encoding(image: Image.Image, stream: IO[bytes] | None) -> dict[str, Any]:
@@ -263,7 +276,7 @@ def _pixels(image: Image.Image, name: str) -> tuple[Pixels, str, tuple[str, ...]
         return pixels, "L", ()
     if mode in ("I", "F"):
         return _wide_grey(np.asarray(image), name), "L", (f"{mode} values, read as 16-bit grey",)
-    transparent = "transparency" in image.info
+    transparent = image.has_transparency_data
     if mode == "P":
         target = "RGBA" if transparent else "RGB"
         return native.from_pil(image.convert(target)), target, (f"palette expanded to {target}",)
@@ -284,8 +297,8 @@ def _wide_grey(values: Pixels, name: str) -> Pixels:
     top = 1.0 if values.dtype.kind == "f" else 65535.0
     if not (low >= 0 and high <= top):  # written so that NaN fails
         raise UnsupportedImage(
-            f"{name}: values from {low:g} to {high:g}; where black and white lie is clear only from 0 to {top:g}. "
-            "Save the picture with 8 or 16 bits a channel"
+            f"{name}: values from {low:g} to {high:g}, but black and white are known only for 0 to {top:g}; "
+            "save the picture with 8 or 16 bits a channel"
         )
     return np.rint(values * (65535 / top)).astype(np.uint16)[..., None]
 

@@ -5,7 +5,6 @@ import zlib
 from itertools import accumulate
 from typing import IO
 
-import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from facerestore.core.errors import UnsupportedImage

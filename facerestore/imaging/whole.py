@@ -12,7 +12,7 @@ from facerestore.core.errors import OutputError
 
 
 class _Unnumbered(io.FileIO):
-    """A file that hides its descriptor: Pillow would write through it, and miss that a disk took only a part."""
+    """Hides its descriptor: Pillow would write through it, and miss that a full disk took only a part."""
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
@@ -22,8 +22,8 @@ class _Unnumbered(io.FileIO):
 def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Give a stream, and put what is written into it at `path` when the block ends without an exception.
 
-    Until then it lies beside, as `.facerestore-*.part`, and is removed if anything goes wrong. It is on the disk
-    before it takes the name. It gets the permissions that any new file gets.
+    Until then it lies beside, as `.facerestore-*.part`, and is removed if anything goes wrong. It is on the
+    disk before it takes the name. It gets the permissions that any new file gets.
 
     Raises:
         OutputError: if the folder is missing or closed, the name is taken by a folder, or the disk is full.
@@ -45,7 +45,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        # An error that stands for itself, such as an unsupported mode, passes; what the system says names the file.
+        # Only what the system says needs the name of the file; other errors stand for themselves.
         if isinstance(error, OSError) and error.errno is not None:
             raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
         raise

@@ -70,6 +70,14 @@ _ENCODERS: dict[str, _Encoder] = {
         modes16=("L", "LA", "RGB", "RGBA"),
         write16=write_png16,
     ),
+    "WEBP": _Encoder(
+        endings=(".webp",),
+        modes=("RGB", "RGBA"),
+        metadata=("icc_profile", "exif", "xmp"),
+        options={"exact": True},  # keeps the colours below full transparency
+        lossy=True,
+        max_side_px=16_383,
+    ),
     "TIFF": _Encoder(
         endings=(".tif", ".tiff"),
         modes=tuple(MODES),
@@ -103,17 +111,20 @@ def write_image(
 ) -> Path:
     """Write a picture; the file appears whole or not at all, and the same picture gives the same bytes.
 
-    What a format cannot hold is converted: alpha is laid on white, CMYK becomes sRGB, 16 bits are rounded to 8.
+    What a format cannot hold is converted: alpha is laid on white, CMYK becomes sRGB, 16 bits are rounded
+    to 8.
     A JPEG that came from a JPEG keeps its quantisation tables, subsampling and progressive order.
 
     Args:
         path: the file; its folder must exist, and an older file is replaced.
-        image: a `Photo`, a Pillow image, an array as `Photo.from_array` takes it (in the colour space of `like`),
-            or an sRGB tensor (1,3,H,W) or (3,H,W) in [0,1], which is rounded to 8 bits, or to 16 if `like` has 16.
+        image: a `Photo`, a Pillow image, an array as `Photo.from_array` takes it (in the colour space of
+            `like`), or an sRGB tensor (1,3,H,W) or (3,H,W) in [0,1], which is rounded to 8 bits, or to 16 if
+            `like` has 16.
         like: gives the metadata, the colour profile and the encoding to a picture that is no `Photo`.
         format: `same` takes the ending of the name, and without one the format of the photo; or the ending
             of a format (`png`, `jpg`, `webp`, `tif`, `bmp`, `avif`).
-        strip_metadata: leave out EXIF, XMP and comments. The colour profile stays: without it the colours change.
+        strip_metadata: leave out EXIF, XMP and comments. The colour profile stays: without it the colours
+            would change.
         quality: 1 to 100 of JPEG, WebP and AVIF; None keeps the input's encoding, or takes 95.
 
     Returns:
@@ -133,8 +144,8 @@ def write_image(
     encoder = _ENCODERS[name]
     if max(photo.width, photo.height) > encoder.max_side_px:
         raise UnsupportedImage(
-            f"{target}: {photo.width} x {photo.height} px, but {name} holds at most {encoder.max_side_px} px a side; "
-            "write PNG or TIFF"
+            f"{target}: {photo.width} x {photo.height} px, but {name} holds at most {encoder.max_side_px} px "
+            "a side; write PNG or TIFF"
         )
     if strip_metadata:
         photo = replace(photo, **_PRIVATE)
@@ -240,8 +251,8 @@ def _encode(stream: IO[bytes], photo: Photo, name: str, quality: int | None) -> 
         options |= {"quality": quality or _QUALITY}
     if photo.format == name and quality is None:
         options |= photo.encoding
-        if "qtables" in options:
-            del options["quality"]  # Pillow would scale the tables by it
+        if options.get("qtables") or options.get("lossless"):
+            del options["quality"]  # Pillow would scale the tables by it, or take it for an effort
     write = encoder.write16 if photo.bit_depth == 16 else encoder.write8
     if write is not None:
         write(stream, photo.pixels, photo.mode, **options, **metadata)
