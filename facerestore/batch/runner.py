@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from facerestore.batch.inputs import Format, Item, plan
 from facerestore.batch.lock import lock
 from facerestore.batch.manifest import Manifest, Row, digest
-from facerestore.core.errors import FaceRestoreError, OutputError
+from facerestore.core.errors import ConfigError, FaceRestoreError, OutputError
 from facerestore.imaging.read import DEFAULT_MAX_PIXELS
 from facerestore.imaging.whole import whole_file
 from facerestore.imaging.write import write_image
@@ -41,12 +41,14 @@ class ItemResult:
     Attributes:
         item: the picture.
         row: its line in the manifest.
+        path: the output, None where nothing was written.
         restoration: the result, None where the picture failed or was done by an earlier run.
         earlier: whether an earlier run did it.
     """
 
     item: Item
     row: Row
+    path: Path | None
     restoration: Restoration | None
     earlier: bool
 
@@ -112,6 +114,12 @@ def restore_folder(
         OutputLocked: if another run writes into the folder.
         OutputError: if the folder cannot be written, or the disk is full; what was done stays done.
     """
+    for name, value, choices in (
+        ("format", format, get_args(Format)),
+        ("no_face", no_face, get_args(NoFace)),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{name} is one of {', '.join(choices)}, got {value!r}")
     started = time.perf_counter()
     options = options or RestorationOptions()
     folder = Path(output_dir)
@@ -221,7 +229,7 @@ class _Writer:
         return not self.overwrite and os.path.lexists(target) and not self.manifest.is_ours(str(item.output))
 
     def earlier(self, item: Item) -> ItemResult:
-        return ItemResult(item=item, row=self.manifest.row(str(item.output)), restoration=None, earlier=True)
+        return self._result(item, self.manifest.row(str(item.output)), earlier=True)
 
     def write(self, item: Item, result: Restoration | Failure) -> ItemResult:
         """Write one result; what cannot be written is a failure of this picture, a full disk one of the run.
@@ -239,7 +247,7 @@ class _Writer:
             row = _row(item, status, self.run) | _facts(result)
             if status == "no face" and self.no_face == "skip":
                 self.manifest.append(row)
-                return ItemResult(item=item, row=row, restoration=result, earlier=False)
+                return self._result(item, row, result)
             if not changed and self.keeps_bytes and self._same_format(item, result):
                 _copy(item.source, staged)
             else:
@@ -260,12 +268,18 @@ class _Writer:
                     "what is done stays done: make room and run the same command again"
                 ) from error
             return self.fail(item, error)
-        return ItemResult(item=item, row=row, restoration=result, earlier=False)
+        return self._result(item, row, result)
 
     def fail(self, item: Item, error: Exception) -> ItemResult:
         row = _row(item, "failed", self.run) | {"error": str(error), "error_kind": type(error).__name__}
         self.manifest.append(row)
-        return ItemResult(item=item, row=row, restoration=None, earlier=False)
+        return self._result(item, row)
+
+    def _result(
+        self, item: Item, row: Row, restoration: Restoration | None = None, *, earlier: bool = False
+    ) -> ItemResult:
+        path = self.folder / item.output if row["output_sha256"] else None
+        return ItemResult(item=item, row=row, path=path, restoration=restoration, earlier=earlier)
 
     def _same_format(self, item: Item, result: Restoration) -> bool:
         if self.format == "same":

@@ -57,6 +57,10 @@ class WeightStore:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise ConfigError(f"there is no weight named {name!r}; {hint}")
 
+    def folders(self) -> tuple[Path, ...]:
+        """Where files are looked for, in this order, after the explicit paths."""
+        return (*_named_folders(), *_own_folders(), cache_folder())
+
     def find(self, name: str) -> Path:
         """The file that `name` is loaded from; it is there, but not yet verified.
 
@@ -70,7 +74,7 @@ class WeightStore:
             if not path.is_file():
                 raise WeightsNotFound(f"{path}, given for {name!r}, is no file; correct the path")
             return path
-        folders = [*_named_folders(), *_own_folders(), cache_folder()]
+        folders = self.folders()
         for folder in folders:
             if (folder / spec.file).is_file():
                 return folder / spec.file

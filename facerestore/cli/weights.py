@@ -1,0 +1,74 @@
+"""`facerestore weights`: what recipes need, where it is, whether it is what it says."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from facerestore.cli.console import FAILED, out, reports_errors, say_error, shown
+from facerestore.core.errors import WeightsError
+from facerestore.weights.spec import WeightSpec
+from facerestore.weights.store import WeightStore
+
+app = typer.Typer(help="List, show and verify weight files.", no_args_is_help=True)
+
+
+@app.command("list")
+@reports_errors
+def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Every weight file, its size and licence, and where it was found."""
+    store = WeightStore()
+    if as_json:
+        out().print_json(json.dumps([_facts(store, spec) for spec in store.specs()]))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("name", "size", "licence", "network", "found"):
+        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    for spec in store.specs():
+        found = _found(store, spec.name)
+        table.add_row(
+            spec.name, f"{spec.bytes / 1e6:.1f} MB", spec.licence, spec.net, shown(found or "missing")
+        )
+    out().print(table, soft_wrap=False)
+
+
+@app.command()
+@reports_errors
+def show(name: Annotated[str, typer.Argument(help="See `facerestore weights list`.")]) -> None:
+    """Everything that is known about one weight file."""
+    store = WeightStore()
+    for key, value in _facts(store, store.spec(name)).items():
+        out().print(f"{key:9} {shown('missing' if value is None else value)}")
+
+
+@app.command()
+@reports_errors
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none is named.")
+    ] = None,
+) -> None:
+    """Compare weight files with their known sha256. Exit status 1 if one differs or is missing."""
+    store = WeightStore()
+    wrong = 0
+    for name in names or [spec.name for spec in store.specs()]:
+        try:
+            out().print(f"{name}: {shown(store.verify(name))} is what it should be")
+        except WeightsError as error:
+            say_error(error)
+            wrong += 1
+    if wrong:
+        raise typer.Exit(FAILED)
+
+
+def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, str | int | None]:
+    return dataclasses.asdict(spec) | {"found": _found(store, spec.name)}
+
+
+def _found(store: WeightStore, name: str) -> str | None:
+    try:
+        return str(store.find(name))
+    except WeightsError:
+        return None
