@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.cbook
 import numpy as np
@@ -36,8 +37,8 @@ def astronaut() -> Image.Image:
 
 def hopper() -> Image.Image:
     """Grace Hopper, 512 x 600 px; US Navy."""
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        return Image.open(file).convert("RGB")
+    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return Image.open(str(path)).convert("RGB")
 
 
 def crop(picture: Image.Image, points: tuple[tuple[float, float], ...]) -> Image.Image:
@@ -64,14 +65,16 @@ def blurred(picture: Image.Image, sigma_px: float) -> Image.Image:
 def shaken(picture: Image.Image, length_px: int) -> Image.Image:
     """The camera moved sideways while the shutter was open."""
     pixels = np.asarray(picture, dtype=np.float64)
-    moved = sum(np.roll(pixels, step - length_px // 2, axis=1) for step in range(length_px)) / length_px
-    return Image.fromarray(moved.round().astype(np.uint8))
+    moved = [np.roll(pixels, step - length_px // 2, axis=1) for step in range(length_px)]
+    return Image.fromarray(np.mean(moved, axis=0).round().astype(np.uint8))
 
 
 def grainy(picture: Image.Image, sigma: float, rng: np.random.Generator) -> Image.Image:
     """Grain, about two pixels wide, the same in all channels; `sigma` in steps of 255."""
     fine = rng.normal(size=(picture.height, picture.width))
-    coarse = sum(np.roll(fine, shift, axis=(0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 2
+    coarse = (
+        np.sum([np.roll(fine, shift, axis=(0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))], axis=0) / 2
+    )
     pixels = np.asarray(picture, dtype=np.float64)
     grain = sigma * (coarse if pixels.ndim == 2 else coarse[..., None])
     return Image.fromarray((pixels + grain).round().clip(0, 255).astype(np.uint8))
@@ -112,7 +115,7 @@ def group() -> Image.Image:
 def make(directory: Path) -> None:
     """Write every picture below `directory`."""
 
-    def save(name: str, build: Callable[[np.random.Generator], Image.Image], **options: object) -> None:
+    def save(name: str, build: Callable[[np.random.Generator], Image.Image], **options: Any) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         build(np.random.default_rng(zlib.crc32(name.encode()))).save(path, **options)
