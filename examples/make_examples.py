@@ -19,8 +19,7 @@ import skimage.data
 import torch
 from PIL import Image, ImageFilter
 
-from facerestore.faces.align import align
-from facerestore.faces.similarity import similarity_matrix
+from facerestore.faces.similarity import invert, similarity_matrix
 from facerestore.faces.templates import FFHQ_512
 
 # Eyes, nose, corners of the mouth in pixels of the portraits.
@@ -42,11 +41,12 @@ def hopper() -> Image.Image:
 
 
 def crop(picture: Image.Image, points: tuple[tuple[float, float], ...]) -> Image.Image:
-    """The face, 512 x 512 px, as the FFHQ template has it."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-    matrix = similarity_matrix(torch.tensor([points]), FFHQ_512)
-    face = align(pixels, matrix)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
-    return Image.fromarray(face)
+    """The face, 512 x 512 px, as the FFHQ template has it; cut by Pillow, so that it stays as it is."""
+    to_source = invert(similarity_matrix(torch.tensor([points], dtype=torch.float64), FFHQ_512))[0].numpy()
+    linear, shift = to_source[:, :2], to_source[:, 2]
+    shift = shift + 0.5 - linear @ (0.5, 0.5)  # Pillow has pixel centres at halves
+    coefficients = (*linear[0], shift[0], *linear[1], shift[1])
+    return picture.transform((512, 512), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
 def shrunk(picture: Image.Image, factor: float) -> Image.Image:
