@@ -60,7 +60,7 @@ def restore_background(
         large = upscaler.enlarge(tile.to(device))
         if upscale == SCALE:
             return large
-        return resize(large, (tile.shape[2] * upscale, tile.shape[3] * upscale))
+        return resize(large, tile.shape[2] * upscale, tile.shape[3] * upscale)
 
     strips = enlarge_in_strips(
         photo.srgb, enlarge, photo.height, photo.width, scale=upscale, tile_px=TILE_PX, overlap_px=OVERLAP_PX

@@ -13,6 +13,7 @@ from facerestore.pipeline import Pipeline
 from facerestore.stages.base import StageConfig
 from facerestore.weights.store import WeightStore
 
+_FACE_WEIGHTS = ("mtcnn", "face-recognition")  # to find faces, and to measure identity
 Status = Literal["runs offline", "needs weights", "train it yourself"]
 
 
@@ -37,7 +38,7 @@ class Recipe(Config):
 
     def weights(self) -> tuple[str, ...]:
         """Names of every weight that the whole pipeline needs, once."""
-        names = (*self.stage.weights(), *self.background.weights(), *FaceDetector.WEIGHTS, *FaceDescriptor.WEIGHTS)
+        names = (*self.stage.weights(), *self.background.weights(), *_FACE_WEIGHTS)
         return tuple(dict.fromkeys(names))
 
     def build(

@@ -12,6 +12,7 @@ from facerestore.imaging.sharpness import edge_blur_px
 from facerestore.nets.rrdbnet import RRDBNet
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
 from facerestore.weights.load import load_into
+from facerestore.weights.seeded import fill_seeded
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -53,6 +54,8 @@ class RealESRGAN(ImageStage):
             net = RRDBNet(self.net)
             if self.weight:
                 load_into(net, store.load(self.weight), self.weight)
+            else:
+                fill_seeded(net)
             return RealESRGAN(net, self)
 
         def tiny(self) -> Self:
@@ -97,6 +100,6 @@ class RealESRGAN(ImageStage):
         for size in sorted(set(sizes)):
             chosen = [i for i, s in enumerate(sizes) if s == size]
             for index in torch.tensor(chosen, device=image.device).split(self.layout.batch):
-                small = resize(image[index], (int(size), int(size)))
-                out[index] = resize(self.enlarge(small), (image.shape[2], image.shape[3]))
+                small = resize(image[index], int(size), int(size))
+                out[index] = resize(self.enlarge(small), image.shape[2], image.shape[3])
         return out

@@ -1,0 +1,22 @@
+"""Made weights: the same numbers for the same key names on every machine, for tests and for measuring without files."""
+
+import math
+import zlib
+
+import torch
+from torch import nn
+
+
+def fill_seeded(net: nn.Module) -> None:
+    """Overwrite every tensor of `net` with numbers that follow from its key name alone.
+
+    Matrices and filters are normal with variance 1/fan_in, so that signals keep their size; vectors are small.
+    Draws from generators seeded by the crc32 of the key, never from torch's global one.
+    """
+    with torch.no_grad():
+        for key, tensor in net.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+            spread = 1 / math.sqrt(tensor[0].numel()) if tensor.ndim > 1 else 0.02
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
