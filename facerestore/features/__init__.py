@@ -1,0 +1,1 @@
+"""What a picture is described by: embeddings and distances that losses, guards and reports share."""

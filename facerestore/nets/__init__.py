@@ -1,0 +1,1 @@
+"""Networks: architectures without weights, one file per published one."""
