@@ -173,15 +173,14 @@ def _from_pillow(image: Image.Image, stream: IO[bytes] | None, name: str, max_pi
         raise ImageUnreadable(f"{name}: has no pixels ({width} x {height})")
     notes = _notes_on_frames(image) + _notes_on_depth(image, stream)
     encoding = _encoding(image, stream)
-    turn = 1
     if stream is not None and _has_deep_colour(image):
-        turn = exif.orientation(image)
+        turn = exif.orientation(image)  # before loading, which would turn a TIFF of Pillow's
         pixels, mode = _deep_pixels(image, stream, name)
     else:
+        if image.format == "TIFF" and stream is not None:  # given memory, Pillow does not ask its own limit
+            image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
         image.load()
-        turn = exif.orientation(
-            image
-        )  # after loading: TIFF and HEIC are turned by then, PNG may have it at its end
+        turn = exif.orientation(image)  # after loading: TIFF and HEIC are turned, PNG has read to its end
         pixels, mode, note = _pixels(image, name)
         notes += note
     icc_profile, note = _profile(image, mode)
