@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from facerestore import __version__
 from facerestore.cli.console import out, reports_errors, shown
 
 _PACKAGES = (
@@ -56,7 +57,7 @@ def _lines(content: Any) -> Iterator[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "system": platform.platform()}
+    found = {"facerestore": __version__, "python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -86,10 +87,11 @@ def _devices() -> Iterator[dict[str, str]]:
 
 
 def _dtypes(device: str) -> str:
-    """Names of the dtypes in which a small convolution on the device comes out right."""
+    """Names of the dtypes that recipes may take here and in which a small convolution comes out right."""
     import torch
 
-    from facerestore.core.precision import DTYPES
+    from facerestore.core.errors import UnsupportedDtype
+    from facerestore.core.precision import DTYPES, choose_layout
 
     image = torch.linspace(0, 1, 3 * 64, device=device).view(1, 3, 8, 8)
     kernel = torch.full((1, 3, 3, 3), 1 / 27, device=device)
@@ -97,8 +99,9 @@ def _dtypes(device: str) -> str:
     working: list[str] = []
     for name, dtype in DTYPES.items():
         try:
+            choose_layout("rrdbnet", torch.device(device), name)
             found = torch.nn.functional.conv2d(image.to(dtype), kernel.to(dtype)).float()
-        except (RuntimeError, TypeError):
+        except (RuntimeError, UnsupportedDtype):
             continue
         if torch.allclose(found, expected, atol=0.02):
             working.append(name)
