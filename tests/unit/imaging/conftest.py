@@ -65,7 +65,7 @@ def dark_grey() -> bytes:
 
 @pytest.fixture(scope="session")
 def inks() -> bytes:
-    """A CMYK profile in both directions, of tables: plain inks, on the way back with as much black as goes."""
+    """A CMYK profile of tables, both ways: plain inks; on the way back with as much black as goes."""
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     levels = np.linspace(0, 255, 9)
     cmyk = np.stack(np.meshgrid(*[levels] * 4, indexing="ij"), -1).reshape(1, -1, 4) / 255

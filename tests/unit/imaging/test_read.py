@@ -195,7 +195,7 @@ def test_16_bit_colour_tiff_without_tifffile_names_it(
     stream = io.BytesIO()
     write_tiff(stream, pattern(20, 30, 3, np.uint16), "RGB")
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(UnsupportedImage, match="pip install tifffile.*16-bit PNG"):
+    with pytest.raises(UnsupportedImage, match=r"pip install tifffile.*16-bit PNG"):
         read_image(stream.getvalue())
 
 
