@@ -43,7 +43,12 @@ class BackgroundConfig(Config):
 
 
 def restore_background(
-    photo: Photo, canvas: Photo, upscaler: RealESRGAN, *, upscale: int, on_strip: Callable[[float], None] | None = None
+    photo: Photo,
+    canvas: Photo,
+    upscaler: RealESRGAN,
+    *,
+    upscale: int,
+    on_strip: Callable[[float], None] | None = None,
 ) -> None:
     """Write the restored photo into `canvas`, strip by strip.
 
@@ -76,7 +81,7 @@ def restore_background(
 
 
 def background_seconds(height: int, width: int, upscaler: RealESRGAN) -> float:
-    """Estimate how long `restore_background` takes for a photo of this size, by timing one tile after a warm-up."""
+    """How long `restore_background` will take for a photo of this size, judged by one timed tile."""
     tiles = len(tile_starts(height, TILE_PX, OVERLAP_PX)) * len(tile_starts(width, TILE_PX, OVERLAP_PX))
     tile = torch.full((1, 3, min(height, TILE_PX), min(width, TILE_PX)), 0.5)
     tile = tile.to(next(upscaler.net.parameters()).device)

@@ -1,24 +1,23 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch leaves parts of its own types open
 """Restore whole photographs, or aligned faces, through one stage.
 
-`Pipeline` finds the faces, aligns them, runs the stage, measures identity, and puts the faces back. It keeps no state
+`Pipeline` finds the faces, aligns them, runs the stage, measures identity, and puts the faces back. It keeps
+no state
 between pictures.
 """
 
-import platform
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
 
 import torch
 
 from facerestore.background import background_seconds, restore_background
-from facerestore.core.config import Config
-from facerestore.core.errors import ConfigError, FaceRestoreError, ShapeError
+from facerestore.core.errors import FaceRestoreError, ShapeError
 from facerestore.core.state import RestorationState, check_images
 from facerestore.faces.align import align, source_box
 from facerestore.faces.detect import FaceDetector
@@ -27,7 +26,7 @@ from facerestore.imaging.photo import Photo
 from facerestore.imaging.read import DEFAULT_MAX_PIXELS, read_image
 from facerestore.imaging.sharpness import edge_blur_px
 from facerestore.placement import FacePlace, enlarged, paste, place_aligned, place_face
-from facerestore.restoration import FaceResult, Failure, Restoration, as_came
+from facerestore.restoration import FaceResult, Failure, Restoration, RestorationOptions, as_came, provenance
 from facerestore.stages.base import Stage
 from facerestore.stages.realesrgan import RealESRGAN
 
@@ -47,38 +46,6 @@ class RecipeFacts(Protocol):
     def fingerprint(self) -> str:
         """Equal settings, equal fingerprint."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestorationOptions(Config):
-    """What a caller may choose for a picture; every field changes pixels."""
-
-    strength: float = 1.0
-    """0 gives the input back, 1 the restored face."""
-    faces: Literal["all", "largest"] | int = "all"
-    """Which faces are restored: a number means that many, largest first."""
-    upscale: Literal[1, 2, 4] = 1
-    """Size of the output photo in sizes of the input."""
-    background: Literal["keep", "restore"] = "keep"
-    """Whether the photo around the faces goes through the x4 network too."""
-    aligned: bool = False
-    """Whether the picture is one face, already aligned to the FFHQ template; nothing is searched then."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength lies in [0,1], got {self.strength}")
-        if self.upscale not in (1, 2, 4):
-            raise ConfigError(f"upscale is 1, 2 or 4, got {self.upscale}")
-        if self.background not in ("keep", "restore"):
-            raise ConfigError(f"background is 'keep' or 'restore', got {self.background!r}")
-        if isinstance(self.faces, str) and self.faces not in ("all", "largest"):
-            raise ConfigError(f"faces is 'all', 'largest' or a number, got {self.faces!r}")
-        if isinstance(self.faces, int) and self.faces < 0:
-            raise ConfigError(f"faces must not be negative, got {self.faces}")
-
-    def wanted(self) -> int | None:
-        """How many faces, None for all."""
-        return {"all": None, "largest": 1}[self.faces] if isinstance(self.faces, str) else self.faces
 
 
 @dataclass(slots=True)
@@ -123,7 +90,8 @@ class Pipeline:
         self._dtype = dtype
         self._weights = weights
 
-    # ---- what users call -------------------------------------------------------------------------------------------
+    # ---- what users call
+    # -------------------------------------------------------------------------------------------
 
     def restore(
         self,
@@ -141,19 +109,21 @@ class Pipeline:
         """Restore one picture.
 
         Args:
-            source: a path, PIL image, `Photo`, uint8 array (H,W,3), or float tensor (1,3,H,W) or (3,H,W) in [0,1].
+            source: a path, PIL image, `Photo`, uint8 array (H,W,3), or float tensor (1,3,H,W) or (3,H,W) in
+            [0,1].
             seed: of every random draw; each face gets the noise of (seed, stage).
             strength: 0 gives the input back, 1 the restored face.
             faces: which are restored; a number means that many, largest first.
             upscale: size of the output photo in sizes of the input.
-            background: whether the photo around the faces goes through the x4 network too (slow on a CPU; see
-                `background_seconds`).
+            background: whether the photo around the faces goes through the x4 network too (slow on a CPU:
+                see `background_seconds`).
             aligned: the picture is one FFHQ-aligned face; the output is at least 512 px on its longer side.
             max_pixels: pictures with more are refused before they are decoded.
             on_background: called with the share of the background that is done.
 
         Returns:
-            A `Restoration`; `.image` is the kind of thing that came in. A picture without a face comes back as it was,
+            A `Restoration`; `.image` is the kind of thing that came in. A picture without a face comes back
+            as it was,
             with a note.
 
         Raises:
@@ -177,10 +147,10 @@ class Pipeline:
         aligned: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Iterator[Restoration | Failure]:
-        """Restore pictures one after another, in order; the next one is read and searched while the networks run.
+        """Restore pictures in order; the next one is read and searched while the networks run.
 
-        Takes what `restore` takes. A picture that cannot be used yields a `Failure` with a typed error, and the rest go
-        on. At most two pictures are in memory beside the one that the caller holds.
+        Takes what `restore` takes. A picture that cannot be used yields a `Failure` with a typed error, and
+        the rest go on. At most two pictures are in memory beside the one that the caller holds.
         """
         options = RestorationOptions(
             strength=strength, faces=faces, upscale=upscale, background=background, aligned=aligned
@@ -212,7 +182,9 @@ class Pipeline:
         RestorationOptions(strength=strength)
         check_images(faces, "faces")
         if faces.shape[2:] != (FACE_PX, FACE_PX):
-            raise ShapeError("faces (B,3,512,512)", faces.shape, "Resize them, or use restore(..., aligned=True).")
+            raise ShapeError(
+                "faces (B,3,512,512)", faces.shape, "Resize them, or use restore(..., aligned=True)."
+            )
         if not len(faces):
             return faces.clone()
         parts: list[torch.Tensor] = []
@@ -233,28 +205,18 @@ class Pipeline:
 
         `fingerprint` is equal exactly when recipe, weights, device kind, dtype, seed and options are.
         """
-        depends = _Provenance(
+        return provenance(
             recipe=self.recipe.name,
-            config=self.recipe.fingerprint(),
-            weights=tuple(f"{name}={digest}" for name, digest in sorted(self._weights.items())),
+            config_fingerprint=self.recipe.fingerprint(),
+            weights=self._weights,
             device=self.device.type,
             dtype=self._dtype,
             seed=seed,
             options=options,
         )
-        return {
-            "recipe": self.recipe.name,
-            "config_fingerprint": self.recipe.fingerprint(),
-            "weights": dict(self._weights),
-            "device": self.device.type,
-            "dtype": self._dtype,
-            "seed": seed,
-            "options": options.to_dict(),
-            "versions": _versions(),
-            "fingerprint": depends.fingerprint(),
-        }
 
-    # ---- how it goes -----------------------------------------------------------------------------------------------
+    # ---- how it goes
+    # -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _prepare(self, source: Any, options: RestorationOptions, max_pixels: int) -> _Prepared:
@@ -269,7 +231,9 @@ class Pipeline:
             places = [place_aligned(photo.height, photo.width, FACE_PX)]
         else:
             small, scale = photo.reduced_srgb(_DETECTION_SIDE_PX)
-            places = [place_face(face, scale, FACE_PX) for face in self._detector.detect(small.to(self.device))]
+            places = [
+                place_face(face, scale, FACE_PX) for face in self._detector.detect(small.to(self.device))
+            ]
         done = time.perf_counter()
         return _Prepared(name, source, photo, places, {"read": read - start, "detect": done - read})
 
@@ -291,10 +255,14 @@ class Pipeline:
         start = time.perf_counter()
         canvas = enlarged(photo, options.upscale) if options.upscale > 1 else photo.copy()
         if options.background == "restore":
-            restore_background(photo, canvas, self._upscaler(), upscale=options.upscale, on_strip=on_background)
+            restore_background(
+                photo, canvas, self._upscaler(), upscale=options.upscale, on_strip=on_background
+            )
             seconds["background"] = time.perf_counter() - start
             start = time.perf_counter()
-        for face, place in reversed(list(zip(faces, prepared.places, strict=True))):  # the largest face lies on top
+        for face, place in reversed(
+            list(zip(faces, prepared.places, strict=True))
+        ):  # the largest face lies on top
             if face.after is not None and options.strength > 0:
                 paste(canvas, place, face.after.to(self.device), options.upscale)
         seconds["paste"] = time.perf_counter() - start
@@ -318,7 +286,9 @@ class Pipeline:
         chosen: list[int] = []
         for index, place in enumerate(places):
             box = source_box(place.matrix, FACE_PX, photo.height, photo.width, margin_px=2)
-            before = align(photo.srgb(box).to(self.device), place.matrix_within(box)[None], FACE_PX).clamp(0, 1)
+            before = align(photo.srgb(box).to(self.device), place.matrix_within(box)[None], FACE_PX).clamp(
+                0, 1
+            )
             small = not options.aligned and place.face_px < self._min_face_px
             status = "too small" if small else "restored"
             if status == "restored":
@@ -344,7 +314,9 @@ class Pipeline:
                 results[result.index] = result
         return [replace(result, before=result.before.cpu()) for result in results]
 
-    def _restore_part(self, part: list[FaceResult], options: RestorationOptions, seed: int) -> list[FaceResult]:
+    def _restore_part(
+        self, part: list[FaceResult], options: RestorationOptions, seed: int
+    ) -> list[FaceResult]:
         lq = torch.cat([result.before for result in part])
         state = self._run(lq, seed)
         after = _mix(lq, state.image, options.strength)
@@ -356,7 +328,8 @@ class Pipeline:
         for i, result in enumerate(part):
             facts = {name: values[i] for name, values in state.facts.items()}
             facts |= {"blur_before_px": blur_before[i], "blur_after_px": blur_after[i]}
-            # The 512 px crop is all that a stage sees. A larger face that is sharper than what came out stays as it is.
+            # The 512 px crop is all that a stage sees. A larger face that is sharper than what came out
+            # stays as it is.
             kept = result.size_px > FACE_PX and blur_after[i] > blur_before[i]
             done.append(
                 replace(
@@ -376,66 +349,26 @@ class Pipeline:
             return self.stage(RestorationState.start(lq, seed))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Provenance(Config):
-    recipe: str
-    config: str
-    weights: tuple[str, ...]
-    device: str
-    dtype: str
-    seed: int
-    options: RestorationOptions
-
-
 def _mix(lq: torch.Tensor, restored: torch.Tensor, strength: float) -> torch.Tensor:
     return restored if strength == 1 else torch.lerp(lq, restored, strength)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("facerestore", "torch", "numpy", "pillow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a source tree that was never installed
-            found[package] = "unknown"
-    return found
-
-
 def _ahead(sources: Iterable[Any], prepare: Callable[[Any], _Prepared]) -> Iterator[_Prepared | Failure]:
-    """Run `prepare` over the sources in a thread, one picture ahead; what it raises for the caller to see, it raises here."""
-    ready: queue.Queue[_Prepared | Failure | BaseException | None] = queue.Queue(maxsize=1)
-    stop = threading.Event()
+    """Run `prepare` over the sources in a thread, one picture ahead of the caller."""
 
-    def put(item: _Prepared | Failure | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
+    def attempt(source: Any) -> _Prepared | Failure:
         try:
-            for source in sources:
-                try:
-                    item: _Prepared | Failure = prepare(source)
-                except FaceRestoreError as error:
-                    name = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else "<image>"
-                    item = Failure(source=name, error=error)
-                if not put(item):
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, where it is raised
-            put(error)
+            return prepare(source)
+        except FaceRestoreError as error:
+            is_path = isinstance(source, str) or hasattr(source, "__fspath__")
+            return Failure(source=str(source) if is_path else "<image>", error=error)
 
-    thread = threading.Thread(target=work, name="facerestore-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="facerestore-reader") as pool:
+        pending = None
+        for source in sources:
+            following = pool.submit(attempt, source)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()

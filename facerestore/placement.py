@@ -57,7 +57,9 @@ class FacePlace:
             scale: of the enlargement.
         """
         # a pixel centre x of the enlarged region lies at (x + x0 + 0.5) / scale - 0.5 of the photo
-        offset = torch.tensor([(box[0] + 0.5) / scale - 0.5, (box[1] + 0.5) / scale - 0.5], dtype=torch.float64)
+        offset = torch.tensor(
+            [(box[0] + 0.5) / scale - 0.5, (box[1] + 0.5) / scale - 0.5], dtype=torch.float64
+        )
         matrix = self.matrix.double()
         shifted = torch.cat([matrix[:, :2] / scale, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]], 1)
         return shifted.float()
@@ -81,7 +83,7 @@ def place_face(face: Face, scale: float, crop_px: int) -> FacePlace:
 
 
 def place_aligned(height: int, width: int, crop_px: int) -> FacePlace:
-    """The place of a face that fills the picture: its longer side becomes the crop's, the shorter one is centred."""
+    """The place of a face that fills the picture: its longer side becomes the crop's; centred."""
     scale = crop_px / max(height, width)
     shift_x, shift_y = ((crop_px - side * scale) / 2 + 0.5 * scale - 0.5 for side in (width, height))
     matrix = torch.tensor([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
@@ -100,8 +102,10 @@ def place_aligned(height: int, width: int, crop_px: int) -> FacePlace:
 def paste(canvas: Photo, place: FacePlace, restored: torch.Tensor, scale: float = 1.0) -> None:
     """Write a restored crop (1,3,S,S) over its place in `canvas`, the photo enlarged `scale` times.
 
-    Where the photo shows the face smaller than the crop, the crop replaces it. Where it shows it larger, only what the
-    crop can carry is exchanged, and the photo's finer detail stays: a large face never gets blurrier than it was.
+    Where the photo shows the face smaller than the crop, the crop replaces it. Where it shows it larger,
+    only what the
+    crop can carry is exchanged, and the photo's finer detail stays: a large face never gets blurrier than it
+    was.
     """
     whole = place.matrix_within((0, 0, 0, 0), scale)
     box = source_box(whole, place.crop_px, canvas.height, canvas.width, margin_px=2)
@@ -133,5 +137,7 @@ def enlarged(photo: Photo, scale: float) -> Photo:
         if plane.dtype != np.uint8:
             plane = plane.astype(np.float32)
         large = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS))
-        planes.append(large if large.dtype == np.uint8 else large.round().clip(0, high).astype(photo.pixels.dtype))
+        planes.append(
+            large if large.dtype == np.uint8 else large.round().clip(0, high).astype(photo.pixels.dtype)
+        )
     return photo.replace_pixels(np.stack(planes, axis=2))

@@ -32,7 +32,8 @@ class Config:
         """A copy in which the field at `path` is parsed from `text`.
 
         Args:
-            path: `detector.min_face_px`, `stage.stages.0.entry_px`; the last name alone (`entry_px`) where only one
+            path: `detector.min_face_px`, `stage.stages.0.entry_px`; the last name alone (`entry_px`) where
+            only one
                 field of the whole configuration has it.
             text: the value as a person types it.
 
@@ -43,7 +44,9 @@ class Config:
         if len(keys) == 1 and path not in [f.name for f in fields(self)]:
             found = [place for place in _places(self) if place[-1] == path]
             if len(found) > 1:
-                raise ConfigError(f"{path} is the name of several fields: {', '.join('.'.join(p) for p in found)}")
+                raise ConfigError(
+                    f"{path} is the name of several fields: {', '.join('.'.join(p) for p in found)}"
+                )
             keys = found[0] if found else keys
         return typing.cast("Self", _override(self, keys, text, path))
 
@@ -78,9 +81,9 @@ def _override(value: Any, keys: list[str], text: str, path: str) -> Any:
             raise ConfigError(f"{path}: name a field of item {key}")
         items[int(key)] = _override(items[int(key)], rest, text, path)
         return tuple(items)
-    if not is_dataclass(value):
+    if not is_dataclass(value) or isinstance(value, type):
         raise ConfigError(f"{path}: {key!r} lies below a plain value")
-    names = [f.name for f in fields(value)]
+    names: list[str] = [f.name for f in fields(value)]
     if key not in names:
         near = difflib.get_close_matches(key, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(names)}"
@@ -91,7 +94,7 @@ def _override(value: Any, keys: list[str], text: str, path: str) -> Any:
     return replace(value, **{key: _parse(annotation, text, path)})
 
 
-def _parse(annotation: Any, text: str, path: str) -> Any:
+def _parse(annotation: Any, text: str, path: str) -> Any:  # noqa: C901 - one branch a type
     """Read `text` as the annotated type: bool, int, float, str, Literal, Optional, tuple of these."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):

@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch leaves parts of its own types open
 """Which dtype, memory layout and batch each network runs in: a measured table, chosen per network.
 
 Nothing here changes a global switch of torch.
@@ -32,7 +34,8 @@ class Layout:
     def place(self, net: nn.Module, device: torch.device) -> nn.Module:
         """Move a network to the device in this layout, frozen and in eval mode."""
         memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        return net.eval().requires_grad_(False).to(device=device, dtype=self.dtype, memory_format=memory)
+        net = net.eval().requires_grad_(False).to(device=device, dtype=self.dtype)
+        return net.to(memory_format=memory)  # pyright: ignore[reportCallIssue] - torch documents it, its types lack it
 
     def tensor(self, images: torch.Tensor) -> torch.Tensor:
         """Convert images (B,C,H,W) to this layout, on the device where they are."""
@@ -61,14 +64,17 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise DeviceError(f"{device!r} is no device; use auto, cpu, cuda, cuda:N or mps") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"{device} asked for, but {torch.cuda.device_count()} CUDA devices are there; use --device cpu")
+        raise DeviceError(
+            f"{device} asked for, but {torch.cuda.device_count()} CUDA devices are there; use --device cpu"
+        )
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps asked for, but it is not available here; use --device cpu")
     return found
 
 
 # Measured with `make bench`; CPU rows on two cores with AVX512-BF16 and AMX at 128 px, seconds per face:
-# rrdbnet fp32 NCHW 3.17, fp32 NHWC 2.40, bf16 NCHW 1.01, bf16 NHWC 0.59; batch 4 is 1.3 x slower per face than batch 1.
+# rrdbnet fp32 NCHW 3.17, fp32 NHWC 2.40, bf16 NCHW 1.01, bf16 NHWC 0.59; batch 4 is 1.3 x slower per face
+# than batch 1.
 _CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbnet", "cuda"): True}
 _BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda"): 8}
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones

@@ -22,11 +22,15 @@ def check_images(images: torch.Tensor, name: str = "images") -> torch.Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ShapeError(f"{name} (B,3,H,W)", images.shape, "Repeat grey three times; split alpha off.")
     if not images.is_floating_point():
-        raise RangeError(f"{name}: expected float values in [0,1], got {images.dtype}; divide by 255 first", 0, 255)
+        raise RangeError(
+            f"{name}: expected float values in [0,1], got {images.dtype}; divide by 255 first", 0, 255
+        )
     if images.numel():
         low, high = (float(v) for v in torch.aminmax(images.detach()))
         if not (low >= -1e-4 and high <= 1 + 1e-4):  # written so that NaN fails
-            raise RangeError(f"{name}: expected finite values in [0,1], got {low:.4g} to {high:.4g}", low, high)
+            raise RangeError(
+                f"{name}: expected finite values in [0,1], got {low:.4g} to {high:.4g}", low, high
+            )
     return images
 
 

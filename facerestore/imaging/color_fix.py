@@ -9,7 +9,8 @@ import torch.nn.functional as F
 def wavelet_color_fix(image: torch.Tensor, reference: torch.Tensor, *, levels: int = 5) -> torch.Tensor:
     """Replace the lowest band of `image` by that of `reference`.
 
-    The band split is the undecimated B-spline pyramid: [1 2 1]/4 in each direction, holes growing by two a level.
+    The band split is the undecimated B-spline pyramid: [1 2 1]/4 in each direction, holes growing by two a
+    level.
     It is linear, so only the difference of the two pictures is filtered.
 
     Args:
@@ -32,7 +33,8 @@ def wavelet_color_fix(image: torch.Tensor, reference: torch.Tensor, *, levels: i
 def _lowest_band(length: int, levels: int) -> torch.Tensor:
     """The whole pyramid along one axis, replicated borders included, as one matrix (length, length).
 
-    Two matrix products are several times faster on a CPU than ten filters with holes, and give the same numbers.
+    Two matrix products are several times faster on a CPU than ten filters with holes, and give the same
+    numbers.
     """
     band = torch.eye(length, dtype=torch.float64)
     position = torch.arange(length)
@@ -63,7 +65,7 @@ def adain_color_fix(image: torch.Tensor, reference: torch.Tensor, *, eps: float 
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:
-    """Grey value (Rec. 601 weights, as JPEG and Pillow use them) in all three channels, (B,3,H,W) to the same."""
+    """Put the grey value (Rec. 601 weights, as in JPEG) into all three channels, (B,3,H,W) to the same."""
     weights = image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     return F.conv2d(image, weights).expand_as(image)
 

@@ -15,10 +15,14 @@ _SOFTEST_PX = 10.0  # what a picture without any edge is said to have
 def edge_blur_px(faces: torch.Tensor) -> torch.Tensor:
     """Estimate the blur of the strongest edges inside FFHQ-aligned faces.
 
-    An edge of Gaussian width s, blurred again with width a, has a gradient proportional to 1/sqrt(s^2+a^2). So the ratio
-    R of its gradients after re-blurring with a and with b > a gives s^2 = (b^2 - R^2 a^2) / (R^2 - 1). The median over
-    the strongest 3 % of the gradients is taken, so noise and the grain of JPEG hardly count. Measured on ten faces at 512 px
-    (median): untouched 1.5; reduced to 256 px and back 1.7 to 2.0; to 192 px 2.3; to 128 px 2.8 to 3.0; to 96 px 3.3;
+    An edge of Gaussian width s, blurred again with width a, has a gradient proportional to 1/sqrt(s^2+a^2).
+    So the ratio
+    R of its gradients after re-blurring with a and with b > a gives s^2 = (b^2 - R^2 a^2) / (R^2 - 1). The
+    median over
+    the strongest 3 % of the gradients is taken, so noise and the grain of JPEG hardly count. Measured on ten
+    faces at 512 px
+    (median): untouched 1.5; reduced to 256 px and back 1.7 to 2.0; to 192 px 2.3; to 128 px 2.8 to 3.0; to
+    96 px 3.3;
     to 64 px 4.3; white noise of 12/255 alone 1.5.
 
     Args:
@@ -28,7 +32,8 @@ def edge_blur_px(faces: torch.Tensor) -> torch.Tensor:
         (B,) float32, width of the edges in pixels of the input, 0 (razor-sharp) to 10 (no edge at all).
 
     Reference:
-        Zhuo and Sim, 2011, "Defocus map estimation from a single image", Eq. 5 and 6, with two re-blurs instead of one.
+        Zhuo and Sim, 2011, "Defocus map estimation from a single image", Eq. 5 and 6, with two re-blurs
+        instead of one.
     """
     height, width = faces.shape[-2:]
     centre_y, centre_x, half_y, half_x = 0.605 * height, 0.5 * width, 0.332 * height, 0.293 * width

@@ -27,7 +27,8 @@ def enlarge_in_strips(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the enlarged picture in strips from top to bottom.
 
-    Neighbouring tiles are cross-faded over their overlap by weights that sum to one, so no seam can stand where they meet.
+    Neighbouring tiles are cross-faded over their overlap by weights that sum to one, so no seam can stand
+    where they meet.
     Only one row of tiles is in memory.
 
     Args:
@@ -40,7 +41,8 @@ def enlarge_in_strips(
         overlap_px: least overlap before enlarging.
 
     Yields:
-        (y, strip): the strip (1,3,h,scale*width) float32 in [0,1] that starts at row y of the enlarged picture.
+        (y, strip): the strip (1,3,h,scale*width) float32 in [0,1] that starts at row y of the enlarged
+        picture.
     """
     tops, lefts = tile_starts(height, tile_px, overlap_px), tile_starts(width, tile_px, overlap_px)
     tile_h, tile_w = min(tile_px, height), min(tile_px, width)

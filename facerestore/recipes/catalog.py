@@ -17,7 +17,7 @@ def realesrgan() -> Recipe:
     """Real-ESRGAN x4plus on faces, entering at the size that their real sharpness asks for."""
     return Recipe(
         name="realesrgan",
-        summary="Real-ESRGAN x4plus at a size that follows the face's real sharpness, then the input's colours",
+        summary="Real-ESRGAN x4plus at a size that follows the face's real sharpness, in the input's colours",
         status="runs offline",
         stage=Chain.Config(stages=(RealESRGAN.Config(), ColorFix.Config())),
     )

@@ -1,0 +1,1 @@
+"""Restorers and operations, each one a module from a `RestorationState` to a `RestorationState`."""

@@ -99,5 +99,7 @@ class ImageStage(Stage):
             raise ShapeError(f"{self.name} to return shape {tuple(state.image.shape)}", image.shape)
         image = image.float().clamp(0, 1)  # NaN survives the clamp, infinities do not
         if not bool(torch.isfinite(image).all()):
-            raise RangeError(f"{self.name} returned values that are not finite; try dtype fp32", 0, float("nan"))
+            raise RangeError(
+                f"{self.name} returned values that are not finite; try dtype fp32", 0, float("nan")
+            )
         return state.with_image(image)

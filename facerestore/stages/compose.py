@@ -28,7 +28,9 @@ def wire(contracts: list[tuple[str, StageContract]]) -> StageContract:
     for index, (name, contract) in enumerate(contracts):
         lacking = sorted(contract.reads - there)
         if lacking:
-            raise WiringError(f"stage {index} ({name}) reads {lacking}, but what lies before it provides {sorted(there)}")
+            raise WiringError(
+                f"stage {index} ({name}) reads {lacking}, but what lies before it provides {sorted(there)}"
+            )
         there |= contract.writes
     return StageContract(
         reads=frozenset({"lq", "image"}),
@@ -54,7 +56,12 @@ class Chain(Stage):
 
         def contract(self) -> StageContract:
             """What the whole chain reads and writes."""
-            return wire([(type(stage).__qualname__.removesuffix(".Config"), stage.contract()) for stage in self.stages])
+            return wire(
+                [
+                    (type(stage).__qualname__.removesuffix(".Config"), stage.contract())
+                    for stage in self.stages
+                ]
+            )
 
         def weights(self) -> tuple[str, ...]:
             """Every weight of every stage, once."""

@@ -23,7 +23,8 @@ SCALE = 4
 class RealESRGAN(ImageStage):
     """Bring each face to 128, 192 or 256 px, restore it with the x4 network, and bring it to its size again.
 
-    The smaller the size at which a face enters, the more of it is painted anew: damage disappears, and so does detail.
+    The smaller the size at which a face enters, the more of it is painted anew: damage disappears, and so
+    does detail.
     """
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,13 @@ class RealESRGAN(ImageStage):
         if self.config.entry_px != "auto":
             return [self.config.entry_px] * len(image)
         blur = edge_blur_px(image) * (512 / image.shape[-1])
-        return [256 if b <= self.config.sharp_px else 192 if b <= self.config.soft_px else 128 for b in blur.tolist()]
+        return [
+            256 if b <= self.config.sharp_px else 192 if b <= self.config.soft_px else 128
+            for b in blur.tolist()
+        ]
 
     def enlarge(self, image: torch.Tensor) -> torch.Tensor:
-        """Run the network: (B,3,h,w) in [0,1] to (B,3,4h,4w) float32, not clamped, in batches that fit the device."""
+        """Run the network in batches that fit the device: (B,3,h,w) to (B,3,4h,4w) float32, not clamped."""
         parts = image.split(self.layout.batch)
         return torch.cat([self.net(self.layout.tensor(part)).float() for part in parts])
 

@@ -1,4 +1,4 @@
-"""Made weights: the same numbers for the same key names on every machine, for tests and for measuring without files."""
+"""Made weights for tests and measurements: the same numbers for the same key names on every machine."""
 
 import math
 import zlib
@@ -10,8 +10,8 @@ from torch import nn
 def fill_seeded(net: nn.Module) -> None:
     """Overwrite every tensor of `net` with numbers that follow from its key name alone.
 
-    Matrices and filters are normal with variance 1/fan_in, so that signals keep their size; vectors are small.
-    Draws from generators seeded by the crc32 of the key, never from torch's global one.
+    Matrices and filters are normal with variance 1/fan_in, so that signals keep their size; vectors are
+    small.    Draws from generators seeded by the crc32 of the key, never from torch's global one.
     """
     with torch.no_grad():
         for key, tensor in net.state_dict().items():

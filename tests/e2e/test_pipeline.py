@@ -1,4 +1,4 @@
-"""The pipeline on real portraits: what comes back, and every promise about it. The restoring network is tiny."""
+"""The pipeline on real portraits, with a tiny restoring network: what comes back, and every promise."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from PIL import Image
 import facerestore as fr
 from facerestore.core.errors import ConfigError, ImageUnreadable, RangeError, ShapeError
 from facerestore.faces.align import unwarp
-from facerestore.pipeline import Pipeline, RestorationOptions
+from facerestore.pipeline import Pipeline
 from facerestore.placement import box_size
 from facerestore.recipes import get
+from facerestore.restoration import RestorationOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTO = EXAMPLES / "photos" / "astronaut_thumbnail.jpg"

@@ -17,7 +17,7 @@ def _edges(sigma_px: float, size: int = 512) -> torch.Tensor:
 
 
 def test_known_widths_are_found() -> None:
-    """The pixels beside an edge's middle see it a little softer, so the estimate lies above, by less than 0.5 px."""
+    """Pixels beside an edge's middle see it a little softer: the estimate lies above, by less than 0.5 px."""
     for sigma in (1.0, 2.0, 3.0, 5.0):
         assert 0 <= float(edge_blur_px(_edges(sigma))) - sigma < 0.5, sigma
 

@@ -1,5 +1,7 @@
 """Tiles cover everything, and no seam shows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -7,11 +9,13 @@ from facerestore.imaging.resize import resize
 from facerestore.imaging.tiling import enlarge_in_strips, tile_starts
 
 
-@pytest.mark.parametrize(("length", "tile", "overlap"), [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 4), (999, 192, 24)])
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 4), (999, 192, 24)]
+)
 def test_tiles_cover_with_the_overlap(length: int, tile: int, overlap: int) -> None:
     starts = tile_starts(length, tile, overlap)
     assert starts[0] == 0 and starts[-1] == max(0, length - tile)
-    assert all(b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= tile - overlap for a, b in pairwise(starts))
 
 
 def _joined(picture: torch.Tensor, enlarge: object, scale: int, tile: int, overlap: int) -> torch.Tensor:
@@ -52,14 +56,16 @@ def test_tiles_that_disagree_are_faded_into_one_another() -> None:
 
     out = _joined(torch.zeros(1, 3, 16, 60), flat, 2, 16, 6)
     jump = (out[..., 1:] - out[..., :-1]).abs().max()
-    assert 0 < jump < 0.5 / 8, "the ramp is about 12 px wide, so a step is well below an eighth of the difference"
+    assert 0 < jump < 0.5 / 8, (
+        "the ramp is about 12 px wide, so a step is well below an eighth of the difference"
+    )
 
 
 def test_a_local_network_matches_the_whole() -> None:
     picture = torch.rand(1, 3, 50, 70, generator=torch.Generator().manual_seed(0))
 
     def enlarge(x: torch.Tensor) -> torch.Tensor:
-        return resize(x, (x.shape[2] * 4, x.shape[3] * 4))
+        return resize(x, x.shape[2] * 4, x.shape[3] * 4)
 
     whole, tiled = enlarge(picture), _joined(picture, enlarge, 4, 32, 12)
     difference = (whole - tiled).abs()

@@ -18,7 +18,10 @@ STORE = WeightStore()
 def _faces(count: int, seed: int = 0, size: int = 512) -> torch.Tensor:
     """Smooth random pictures; every other one is soft."""
     generator = torch.Generator().manual_seed(seed)
-    small = [torch.rand(1, 3, 12 if i % 2 else 100, 12 if i % 2 else 100, generator=generator) for i in range(count)]
+    small = [
+        torch.rand(1, 3, 12 if i % 2 else 100, 12 if i % 2 else 100, generator=generator)
+        for i in range(count)
+    ]
     return torch.cat([torch.nn.functional.interpolate(x, size=(size, size), mode="bilinear") for x in small])
 
 
