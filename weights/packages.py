@@ -3,29 +3,40 @@
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+UNAVAILABLE = 69  # exit status of a conversion whose package cannot be fetched (EX_UNAVAILABLE)
 
 
-def pip_package(requirement: str) -> Path:
-    """Download the wheel of `name==version` into a new temporary folder, and nothing that it depends on.
+@contextmanager
+def pip_package(requirement: str, given: str | None) -> Iterator[Path]:
+    """The wheel of `name==version`: the given file, or else downloaded for as long as the context lasts.
 
-    The platform is fixed, so that the same file arrives everywhere: nothing of it is installed or run.
+    The platform is fixed, so that the same file arrives everywhere: nothing of it is installed or run, and
+    nothing that it depends on is fetched.
     """
-    folder = Path(tempfile.mkdtemp(prefix="facerestore-convert-"))
-    options = ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    options += ["--platform", "manylinux1_x86_64", "--python-version", "3.11", "--implementation", "cp"]
-    options += ["--abi", "none", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
-    return next(folder.iterdir())
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--platform",
+        "manylinux1_x86_64",
+        "--python-version",
+        "3.11",
+    ]
+    options += ["--implementation", "cp", "--abi", "none", "--quiet", "--disable-pip-version-check", "--dest"]
+    with _given_or_fetched(given, [sys.executable, "-m", "pip", "download", requirement, *options]) as path:
+        yield path
 
 
-def npm_package(requirement: str) -> Path:
-    """Download the archive of `name@version` into a new temporary folder; no script of it is run."""
-    folder = Path(tempfile.mkdtemp(prefix="facerestore-convert-"))
-    subprocess.run(["npm", "pack", "--silent", "--pack-destination", str(folder), requirement], check=True)
-    return next(folder.iterdir())
+@contextmanager
+def npm_package(requirement: str, given: str | None) -> Iterator[Path]:
+    """The archive of `name@version`: the given file, or else downloaded for as long as the context lasts."""
+    with _given_or_fetched(given, ["npm", "pack", requirement, "--silent", "--pack-destination"]) as path:
+        yield path
 
 
 def read_member(package: Path, name: str) -> bytes:
@@ -36,5 +47,19 @@ def read_member(package: Path, name: str) -> bytes:
     with tarfile.open(package) as archive:
         stream = archive.extractfile(name)
         if stream is None:
-            raise FileNotFoundError(f"{package} has no file {name}")
+            raise SystemExit(f"{package}: {name} is no file")
         return stream.read()
+
+
+@contextmanager
+def _given_or_fetched(given: str | None, command: list[str]) -> Iterator[Path]:
+    if given:
+        yield Path(given)
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            subprocess.run([*command, folder], check=True, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.stderr.write(f"the package cannot be fetched: {error}\n")
+            raise SystemExit(UNAVAILABLE) from error
+        yield next(Path(folder).iterdir())

@@ -101,7 +101,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is refused, nothing of it was executed: it is no safetensors file, and as a pickle it "
             f"holds more than tensors ({reason}). Convert it to safetensors where you trust it"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, SafetensorError) as error:
         raise WeightsError(f"{path} is neither safetensors nor a pickled state dict ({error})") from error
     if isinstance(content, Mapping):
         for wrapper in _WRAPPERS:
