@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from facerestore.compat.heif import is_heif, open_heif
-from facerestore.compat.tiff import read_first_page
 from facerestore.core.errors import ImageError, ImageTooLarge, ImageUnreadable, UnsupportedImage
 from facerestore.imaging import exif, native
+from facerestore.imaging.deep import is_deep_colour, read_deep_colour
 from facerestore.imaging.native import Pixels
 from facerestore.imaging.photo import MODES, Photo
 
@@ -173,16 +173,16 @@ def _from_pillow(image: Image.Image, stream: IO[bytes] | None, name: str, max_pi
         raise ImageUnreadable(f"{name}: has no pixels ({width} x {height})")
     notes = _notes_on_frames(image) + _notes_on_depth(image, stream)
     encoding = _encoding(image, stream)
-    if stream is not None and _has_deep_colour(image):
-        turn = exif.orientation(image)  # before loading, which would turn a TIFF of Pillow's
-        pixels, mode = _deep_pixels(image, stream, name)
+    if stream is not None and isinstance(image, ImageFile.ImageFile) and is_deep_colour(image, name):
+        again = _prepared(_open(stream, name))
+        pixels, mode = read_deep_colour(_prepared(image), again)
     else:
-        if image.format == "TIFF" and stream is not None:  # given memory, Pillow does not ask its own limit
-            image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
+        if stream is not None:
+            _prepared(image)
         image.load()
-        turn = exif.orientation(image)  # after loading: TIFF and HEIC are turned, PNG has read to its end
         pixels, mode, note = _pixels(image, name)
         notes += note
+    turn = exif.orientation(image)  # after loading: TIFF and HEIC are turned then, and PNG is read to its end
     icc_profile, note = _profile(image, mode)
     notes += note
     try:
@@ -243,26 +243,11 @@ def _encoding(image: Image.Image, stream: IO[bytes] | None) -> dict[str, Any]:
     return {}
 
 
-def _has_deep_colour(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a channel where Pillow would give 8."""
-    if image.mode == "I;16" or not isinstance(image, ImageFile.ImageFile) or not image.tile:
-        return False
+def _prepared(image: Image.Image) -> Image.Image:
+    """Give a TIFF its memory: then Pillow does not ask its own limit when it loads it."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.mode in MODES and max(image.tag_v2.get(258, (8,))) == 16
-    return image.format == "PNG" and str(image.tile[0].args).endswith(";16B")
-
-
-def _deep_pixels(image: Image.Image, stream: IO[bytes], name: str) -> tuple[Pixels, str]:
-    if image.format == "TIFF":
-        pixels = read_first_page(stream, name)[..., : MODES[image.mode][2]]  # without channels of no meaning
-        return np.ascontiguousarray(pixels), image.mode
-    from torchvision.io import ImageReadMode, decode_image
-
-    stream.seek(0)
-    data = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
-    pixels = decode_image(data, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
-    image.load()  # reads the metadata behind the pixels
-    return pixels, Photo.from_array(pixels).mode  # Pillow calls grey with alpha RGBA
+        image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
+    return image
 
 
 def _pixels(image: Image.Image, name: str) -> tuple[Pixels, str, tuple[str, ...]]:

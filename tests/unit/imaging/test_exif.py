@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from facerestore.imaging.photo import Photo
 from facerestore.imaging.read import read_image
 from facerestore.imaging.write import write_image
 
@@ -58,10 +60,6 @@ def test_all_orientations_are_applied_once(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_16_bit_colour_is_turned_as_well(orientation: int, pattern: Pattern, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from facerestore.imaging.photo import Photo
-
     pixels = pattern(12, 20, 3, np.uint16)
     photo = replace(Photo.from_array(pixels), exif=_tags(orientation))  # kept as it is: nothing reads it here
     turned = read_image(write_image(tmp_path / "turned.png", photo))

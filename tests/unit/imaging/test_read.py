@@ -161,22 +161,48 @@ def test_16_bit_grey(pattern: Pattern, encode: Encode) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("channels", "options"),
     [
-        {"photometric": "rgb"},
-        {"photometric": "rgb", "byteorder": ">"},
-        {"photometric": "rgb", "compression": "zlib", "predictor": True},
-        {"photometric": "rgb", "planarconfig": "separate"},
+        (3, {"photometric": "rgb"}),
+        (3, {"photometric": "rgb", "byteorder": ">"}),
+        (3, {"photometric": "rgb", "byteorder": ">", "compression": "zlib", "predictor": True}),
+        (3, {"photometric": "rgb", "compression": "zlib", "predictor": True}),
+        (3, {"photometric": "rgb", "tile": (16, 16)}),
+        (4, {"photometric": "rgb", "extrasamples": [2]}),
+        (4, {"photometric": "rgb", "extrasamples": [0]}),
+        (4, {"photometric": "separated"}),
     ],
 )
-def test_16_bit_colour_tiff_keeps_16_bits(options: dict[str, Any], pattern: Pattern) -> None:
-    tifffile = pytest.importorskip("tifffile", reason="reads 16-bit colour TIFF")
-    pixels = pattern(20, 30, 3, np.uint16)
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if "planarconfig" in options else pixels
+def test_16_bit_colour_tiff_keeps_16_bits(channels: int, options: dict[str, Any], pattern: Pattern) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="writes such files")
+    pixels = pattern(20, 30, channels, np.uint16)
     stream = io.BytesIO()
-    tifffile.imwrite(stream, planes, **options)
+    tifffile.imwrite(stream, pixels, **options)
     photo = read_image(stream.getvalue())
-    assert photo.bit_depth == 16 and np.array_equal(photo.pixels, pixels)
+    kept = 3 if options.get("extrasamples") == [0] else channels
+    assert photo.bit_depth == 16 and np.array_equal(photo.pixels, pixels[..., :kept])
+    assert photo.mode == ("CMYK" if options["photometric"] == "separated" else "RGB" if kept == 3 else "RGBA")
+
+
+def test_16_bit_tiff_with_alpha_multiplied_in(pattern: Pattern) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="writes such a file")
+    pixels = pattern(20, 30, 4, np.uint16)
+    alpha = pixels[..., 3:] / 65535
+    stored = np.concatenate([np.rint(pixels[..., :3] * alpha).astype(np.uint16), pixels[..., 3:]], axis=2)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, stored, photometric="rgb", extrasamples=[1])
+    photo = read_image(stream.getvalue())
+    assert np.array_equal(photo.pixels[..., 3], pixels[..., 3])
+    assert np.abs(photo.pixels[..., :3] - pixels[..., :3].astype(float)).max() <= 0.5 / alpha.min() + 1
+
+
+def test_16_bit_tiff_in_planes_is_refused(pattern: Pattern) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="writes such a file")
+    planes = np.ascontiguousarray(pattern(20, 30, 3, np.uint16).transpose(2, 0, 1))
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(UnsupportedImage, match="planes"):
+        read_image(stream.getvalue())
 
 
 def test_16_bit_tiff_with_white_at_0_is_inverted(pattern: Pattern) -> None:
@@ -185,18 +211,6 @@ def test_16_bit_tiff_with_white_at_0_is_inverted(pattern: Pattern) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, 65535 - pixels, photometric="miniswhite")
     assert np.array_equal(read_image(stream.getvalue()).pixels[..., 0], pixels)
-
-
-def test_16_bit_colour_tiff_without_tifffile_names_it(
-    pattern: Pattern, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from facerestore.imaging.tiff import write_tiff
-
-    stream = io.BytesIO()
-    write_tiff(stream, pattern(20, 30, 3, np.uint16), "RGB")
-    monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(UnsupportedImage, match=r"pip install tifffile.*16-bit PNG"):
-        read_image(stream.getvalue())
 
 
 def test_integers_and_floats_become_16_bit_grey_where_their_meaning_is_clear() -> None:
