@@ -2,7 +2,7 @@
 
 from typing import IO
 
-from PIL import Image
+from PIL import ImageFile
 
 from facerestore.core.errors import UnsupportedImage
 
@@ -14,7 +14,7 @@ def is_heif(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in _BRANDS
 
 
-def open_heif(stream: IO[bytes], name: str) -> Image.Image:
+def open_heif(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     """Open a HEIC file; its pixels are decoded when they are asked for, in 8 bits, and stand upright then.
 
     Args:

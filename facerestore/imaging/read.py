@@ -137,7 +137,7 @@ def _guarded(read: Any, name: str) -> Photo:
         raise ImageUnreadable(f"{name}: damaged or truncated ({error})") from error
 
 
-def _open(stream: IO[bytes], name: str) -> Image.Image:
+def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     """Open a picture as `PIL.Image.open` does, but without its limit, which belongs to the whole process."""
     stream.seek(0)
     head = stream.read(64)
@@ -173,15 +173,8 @@ def _from_pillow(image: Image.Image, stream: IO[bytes] | None, name: str, max_pi
         raise ImageUnreadable(f"{name}: has no pixels ({width} x {height})")
     notes = _notes_on_frames(image) + _notes_on_depth(image, stream)
     encoding = _encoding(image, stream)
-    if stream is not None and isinstance(image, ImageFile.ImageFile) and is_deep_colour(image, name):
-        again = _prepared(_open(stream, name))
-        pixels, mode = read_deep_colour(_prepared(image), again)
-    else:
-        if stream is not None:
-            _prepared(image)
-        image.load()
-        pixels, mode, note = _pixels(image, name)
-        notes += note
+    pixels, mode, note = _decoded(image, stream, name)
+    notes += note
     turn = exif.orientation(image)  # after loading: TIFF and HEIC are turned then, and PNG is read to its end
     icc_profile, note = _profile(image, mode)
     notes += note
@@ -243,11 +236,22 @@ def _encoding(image: Image.Image, stream: IO[bytes] | None) -> dict[str, Any]:
     return {}
 
 
-def _prepared(image: Image.Image) -> Image.Image:
+def _decoded(image: Image.Image, stream: IO[bytes] | None, name: str) -> tuple[Pixels, str, tuple[str, ...]]:
+    """Load the image; its pixels, Photo mode and notes."""
+    if stream is not None and isinstance(image, ImageFile.ImageFile):
+        _prepare(image)
+        if is_deep_colour(image, name):
+            again = _open(stream, name)
+            _prepare(again)
+            return *read_deep_colour(image, again), ()
+    image.load()
+    return _pixels(image, name)
+
+
+def _prepare(image: ImageFile.ImageFile) -> None:
     """Give a TIFF its memory: then Pillow does not ask its own limit when it loads it."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
-    return image
 
 
 def _pixels(image: Image.Image, name: str) -> tuple[Pixels, str, tuple[str, ...]]:

@@ -96,6 +96,7 @@ _ENCODERS: dict[str, _Encoder] = {
         max_side_px=65_536,
     ),
 }
+_ONLY_READ = frozenset({".heic", ".heif", ".jxl"})  # endings of pictures that Pillow does not know
 _FORMAT_OF_ENDING = {ending: name for name, encoder in _ENCODERS.items() for ending in encoder.endings}
 _PRIVATE = {"exif": None, "xmp": None, "comment": None}
 
@@ -198,7 +199,7 @@ def _format_of(target: Path, photo: Photo, format: str) -> str:
         name = asked
     elif by_name is not None:
         name = by_name
-    elif photo.format in _ENCODERS and ending not in Image.registered_extensions():
+    elif photo.format in _ENCODERS and ending not in _ONLY_READ | Image.registered_extensions().keys():
         name = photo.format
     else:
         raise UnsupportedImage(f"{target}: no format that is written; end the name in one of {known}")
