@@ -54,6 +54,31 @@ def edge_blur_px(faces: torch.Tensor) -> torch.Tensor:
     return torch.where(flat, torch.full_like(blur, _SOFTEST_PX), blur)
 
 
+def grain(faces: torch.Tensor) -> torch.Tensor:
+    """Estimate the noise, film grain or print raster of FFHQ-aligned faces.
+
+    The robust deviation (median over 0.6745) of the finest diagonal Haar band over the face, where a face has
+    little. Measured on 512 px crops, in 1/255: eighty untouched faces 0.7 to 3.2, median 1.5; reduced and
+    enlarged
+    ones below 1; white noise of 12/255 after JPEG 50 2.2; a halftone print 3.9; grain of 20/255 4.5 to 6.7.
+
+    Args:
+        faces: (B,3,H,H) in [0,1].
+
+    Returns:
+        (B,) float32 in units of [0,1].
+
+    Reference:
+        Donoho and Johnstone, 1994, "Ideal spatial adaptation by wavelet shrinkage", section 4.1.
+    """
+    height, width = faces.shape[-2:]
+    top, left = int(0.3 * height), int(0.2 * width)
+    rows, columns = int(0.6 * height) // 2 * 2, int(0.6 * width) // 2 * 2
+    grey = luma(faces[..., top : top + rows, left : left + columns])[:, 0].float()
+    diagonal = (grey[:, ::2, ::2] - grey[:, 1::2, ::2] - grey[:, ::2, 1::2] + grey[:, 1::2, 1::2]) / 2
+    return diagonal.abs().flatten(1).median(dim=1).values / 0.6745
+
+
 def _blur(x: torch.Tensor, sigma_px: float) -> torch.Tensor:
     radius = math.ceil(3 * sigma_px)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device) / sigma_px) ** 2)

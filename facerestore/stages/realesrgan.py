@@ -8,7 +8,7 @@ import torch
 from facerestore.core.precision import DtypeName, Layout, choose_layout
 from facerestore.core.state import RestorationState
 from facerestore.imaging.resize import resize
-from facerestore.imaging.sharpness import edge_blur_px
+from facerestore.imaging.sharpness import edge_blur_px, grain
 from facerestore.nets.rrdbnet import RRDBNet
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
 from facerestore.weights.load import load_into
@@ -37,6 +37,10 @@ class RealESRGAN(ImageStage):
         """Edge blur (see `edge_blur_px`, in pixels of a 512 px face) up to which a face enters at 256 px."""
         soft_px: float = 2.6
         """Edge blur up to which it enters at 192 px; softer ones enter at 128 px."""
+        grain: float = 3.3 / 255
+        """Noise (see `grain`, in units of [0,1]) above which a face enters one size smaller: averaging
+        removes grain
+        and print rasters that the network would draw as hair and wire."""
         net: RRDBNet.Config = RRDBNet.Config()
         """Size of the network."""
         weight: str | None = "realesrgan-x4plus"
@@ -82,10 +86,9 @@ class RealESRGAN(ImageStage):
         if self.config.entry_px != "auto":
             return [self.config.entry_px] * len(image)
         blur = edge_blur_px(image) * (512 / image.shape[-1])
-        return [
-            256 if b <= self.config.sharp_px else 192 if b <= self.config.soft_px else 128
-            for b in blur.tolist()
-        ]
+        steps = (blur > self.config.sharp_px).int() + (blur > self.config.soft_px).int()
+        steps = (steps + (grain(image) > self.config.grain).int()).clamp(max=2)
+        return [(256, 192, 128)[step] for step in steps.tolist()]
 
     def enlarge(self, image: torch.Tensor) -> torch.Tensor:
         """Run the network in batches that fit the device: (B,3,h,w) to (B,3,4h,4w) float32, not clamped."""

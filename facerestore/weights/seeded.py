@@ -11,7 +11,7 @@ def fill_seeded(net: nn.Module) -> None:
     """Overwrite every tensor of `net` with numbers that follow from its key name alone.
 
     Matrices and filters are normal with variance 1/fan_in, so that signals keep their size; vectors are
-    small.    Draws from generators seeded by the crc32 of the key, never from torch's global one.
+    small. Draws from generators seeded by the crc32 of the key, never from torch's global one.
     """
     with torch.no_grad():
         for key, tensor in net.state_dict().items():

@@ -2,7 +2,7 @@
 
 import torch
 
-from facerestore.imaging.sharpness import edge_blur_px
+from facerestore.imaging.sharpness import edge_blur_px, grain
 
 
 def _edges(sigma_px: float, size: int = 512) -> torch.Tensor:
@@ -32,3 +32,12 @@ def test_batch_equals_singles_and_flat_is_softest() -> None:
     together = edge_blur_px(batch)
     assert torch.equal(together, torch.cat([edge_blur_px(batch[i : i + 1]) for i in range(3)]))
     assert float(together[1]) == 10.0
+
+
+def test_grain_measures_white_noise_and_ignores_edges() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey_noise = torch.randn(1, 1, 512, 512, generator=generator).expand(1, 3, 512, 512)
+    assert float(grain(_edges(1.0))) < 0.2 / 255
+    for sigma in (4, 8, 12):
+        noisy = (_edges(1.0) + grey_noise * sigma / 255).clamp(0, 1)
+        assert abs(float(grain(noisy)) * 255 - sigma) < 0.05 * sigma

@@ -68,6 +68,15 @@ def test_each_face_enters_at_the_size_of_its_sharpness() -> None:
     assert stage.config.override("entry_px", "192").build(STORE).entry_sizes(_faces(2)) == [192, 192]
 
 
+def test_a_grainy_face_enters_one_size_smaller() -> None:
+    stage = RealESRGAN.Config().tiny().build(STORE)
+    face = _faces(1)
+    noise = torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0)) * 6 / 255
+    sizes = (128, 192, 256)
+    before, after = (sizes.index(stage.entry_sizes(x)[0]) for x in (face, (face + noise).clamp(0, 1)))
+    assert after == before - 1
+
+
 def test_batch_equals_singles_and_order_does_not_matter() -> None:
     stage = Chain.Config(stages=(RealESRGAN.Config(), ColorFix.Config())).tiny().build(STORE)
     faces = _faces(4)
