@@ -1,6 +1,7 @@
 """How commands speak: results on stdout, everything else on stderr, errors as one line."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,13 @@ from facerestore.core.errors import FaceRestoreError
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
+_WIDE = 200  # of what does not go to a terminal, so that rows stay on one line there
+
+
 def out() -> Console:
     """Where results go."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
 
 
 def err() -> Console:

@@ -1,12 +1,14 @@
 """The app `facerestore`."""
 
 import signal
+import sys
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from facerestore.cli import demo, doctor, recipes, restore, weights
+from facerestore.cli.console import INTERRUPTED
 
 app = typer.Typer(
     name="facerestore",
@@ -42,7 +44,10 @@ def options(
 def main() -> None:
     """Run the command line; being told to terminate ends a run as cleanly as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of any command
+        sys.exit(INTERRUPTED)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

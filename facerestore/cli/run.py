@@ -103,10 +103,10 @@ class RunView:
             self._report.finish()
 
     def print_table(self) -> None:
-        """Print one row a face, and a row for every picture without one."""
+        """Print one row a face, and a row for every picture without one; sizes are in pixels."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("file", overflow="fold")
-        for name in ("face", "size px", "entry px", "confidence", "distance", "similarity"):
+        for name in ("face", "size", "entry", "conf.", "distance", "similarity"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
         for cells in self._rows:

@@ -24,7 +24,7 @@ from facerestore.report.thumbnail import thumbnail
 
 PICTURE_PX = 900
 """Longer side of the pictures in the page: large enough to judge, small enough for hundreds of them."""
-FACE_PX = 144
+FACE_PX = 176
 _FACES_SHOWN = 12
 _QUALITY = 82
 
@@ -163,7 +163,7 @@ def _picture(photo: Photo, what: str, name: str, like: Photo | None = None) -> s
     small = thumbnail(photo.reduced_srgb(max(width, height))[0], width, height)
     return (
         f'<img class="{what.lower()}" src="{_data_uri(small)}" alt="{what}: {_text(name)}" '
-        f'width="{width}" height="{height}" decoding="async" loading="lazy">'
+        f'width="{width}" height="{height}">'
     )
 
 
@@ -177,7 +177,7 @@ def _face_pairs(faces: Sequence[Mapping[str, Any]], before: Photo | None, after:
         sides: list[str] = []
         for photo, when in ((before, "before"), (after, "after")):
             crop = _data_uri(_face(photo, face["box"], photo.width / before.width))
-            size = f'width="{FACE_PX}" height="{FACE_PX}" loading="lazy"'
+            size = f'width="{FACE_PX}" height="{FACE_PX}"'
             sides.append(f'<img src="{crop}" alt="Face {number} {when}" {size}>')
         caption = f"<figcaption>face {number}</figcaption>"
         figures.append(f"<figure>{' '.join(sides)}{caption}</figure>")
