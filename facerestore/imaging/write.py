@@ -10,12 +10,12 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from facerestore.core.errors import ConfigError, ImageError, OutputError, UnsupportedImage
 from facerestore.imaging import native
 from facerestore.imaging.photo import MODES, Photo
-from facerestore.imaging.png16 import write_png16
+from facerestore.imaging.png import write_png
 from facerestore.imaging.read import read_image
 from facerestore.imaging.tiff import write_tiff
 from facerestore.imaging.whole import whole_file
@@ -38,8 +38,7 @@ class _Encoder:
         lossy: whether `quality` means something.
         max_side_px: largest width or height.
         modes16: those of them that it holds with 16 bits a channel; none if it has 8 alone.
-        write8: writes 8 bits where Pillow does not.
-        write16: writes 16 bits.
+        write: writes it; Pillow does where this is None.
     """
 
     endings: tuple[str, ...]
@@ -49,8 +48,7 @@ class _Encoder:
     lossy: bool = False
     max_side_px: int = 2**31 - 1
     modes16: tuple[str, ...] = ()
-    write8: Callable[..., None] | None = None
-    write16: Callable[..., None] | None = None
+    write: Callable[..., None] | None = None
 
 
 _ALL = ("icc_profile", "exif", "xmp", "dpi")
@@ -68,7 +66,7 @@ _ENCODERS: dict[str, _Encoder] = {
         modes=("L", "LA", "RGB", "RGBA"),
         metadata=_ALL,
         modes16=("L", "LA", "RGB", "RGBA"),
-        write16=write_png16,
+        write=write_png,
     ),
     "WEBP": _Encoder(
         endings=(".webp",),
@@ -83,8 +81,7 @@ _ENCODERS: dict[str, _Encoder] = {
         modes=tuple(MODES),
         metadata=_ALL,
         modes16=("L", "RGB", "RGBA", "CMYK"),  # nobody reads grey with alpha
-        write8=write_tiff,
-        write16=write_tiff,
+        write=write_tiff,
     ),
     "BMP": _Encoder(endings=(".bmp",), modes=("L", "RGB"), metadata=("dpi",)),
     "AVIF": _Encoder(
@@ -254,16 +251,11 @@ def _encode(stream: IO[bytes], photo: Photo, name: str, quality: int | None) -> 
         options |= photo.encoding
         if options.get("qtables") or options.get("lossless"):
             del options["quality"]  # Pillow would scale the tables by it, or take it for an effort
-    write = encoder.write16 if photo.bit_depth == 16 else encoder.write8
-    if write is not None:
-        write(stream, photo.pixels, photo.mode, **options, **metadata)
+    if encoder.write is not None:
+        encoder.write(stream, photo.pixels, photo.mode, **options, **metadata)
         return
     if name == "JPEG":
         _leave_out_oversized(metadata, _MAX_SEGMENT_BYTES)
-    if name == "PNG" and "xmp" in metadata:
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", metadata.pop("xmp").decode("utf-8", "replace"))
-        options["pnginfo"] = text
     native.to_pil(photo.pixels, photo.mode).save(stream, name, **options, **metadata)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from facerestore.imaging.exif import upright
 from facerestore.imaging.photo import MODES, Photo
-from facerestore.imaging.png16 import write_png16
+from facerestore.imaging.png import write_png
 from facerestore.imaging.range import from_signed, from_uint8, to_signed, to_uint8
 from facerestore.imaging.read import read_image
 from facerestore.imaging.tiff import write_tiff
@@ -29,10 +29,10 @@ def photos(
     return Photo(pixels=draw(hnp.arrays(dtype, shape)), mode=mode)
 
 
-@given(photos(modes=("L", "LA", "RGB", "RGBA"), depths=(16,)), st.integers(1, 9))
-def test_a_16_bit_png_holds_every_picture(photo: Photo, level: int) -> None:
+@given(photos(modes=("L", "LA", "RGB", "RGBA")))
+def test_a_png_holds_every_picture(photo: Photo) -> None:
     stream = io.BytesIO()
-    write_png16(stream, photo.pixels, photo.mode, compression=level)
+    write_png(stream, photo.pixels, photo.mode)
     again = read_image(stream.getvalue())
     assert again.mode == photo.mode and np.array_equal(again.pixels, photo.pixels)
 
