@@ -1,0 +1,1 @@
+"""Geometry of faces: find them, cut them out upright, put them back."""

@@ -11,6 +11,7 @@ All of them take pixels as `(value_in_0_255 - 127.5) / 128` and were trained in 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -21,7 +22,6 @@ class PNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 10, 3)
         self.prelu1 = nn.PReLU(10)
-        self.pool1 = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.conv2 = nn.Conv2d(10, 16, 3)
         self.prelu2 = nn.PReLU(16)
         self.conv3 = nn.Conv2d(16, 32, 3)
@@ -39,7 +39,7 @@ class PNet(nn.Module):
             Probability of a face (B,h,w), and the corrections (B,4,h,w) of the window's left, top, right and
             bottom edge in units of its side; window (i,j) starts at pixel (2i,2j).
         """
-        x = self.pool1(self.prelu1(self.conv1(pixels)))
+        x = _halve(self.prelu1(self.conv1(pixels)))
         x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
         return self.conv4_1(x).softmax(dim=1)[:, 1], self.conv4_2(x)
 
@@ -117,6 +117,19 @@ class ONet(nn.Module):
         x = self.prelu5(self.dense5(_flatten(x)))
         points = self.dense6_3(x).unflatten(1, (2, 5)).transpose(1, 2)
         return self.dense6_1(x).softmax(dim=1)[:, 1], self.dense6_2(x), points
+
+
+def _halve(features: torch.Tensor) -> torch.Tensor:
+    """Largest value of every 2 x 2 block of (B,C,H,W), blocks at the far edges cut off by them.
+
+    What `MaxPool2d(2, 2, ceil_mode=True)` computes, which for ten channels takes three times as long on
+    a CPU.
+    """
+    bottom, right = features.shape[2] % 2, features.shape[3] % 2
+    if bottom or right:
+        features = F.pad(features, (0, right, 0, bottom), mode="replicate")
+    features = torch.maximum(features[:, :, ::2], features[:, :, 1::2])
+    return torch.maximum(features[..., ::2], features[..., 1::2])
 
 
 def _flatten(features: torch.Tensor) -> torch.Tensor:
