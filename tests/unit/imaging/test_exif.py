@@ -26,8 +26,8 @@ def _tags(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
     exif[0x010F] = "maker"
-    exif.get_ifd(0x8769).update({0x9003: "2020:01:02 03:04:05", _MAKER_NOTE: b"note\0\1\2\3 of the maker"})
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    exif[0x8769] = {0x9003: "2020:01:02 03:04:05", _MAKER_NOTE: b"note\0\1\2\3 of the maker"}
+    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.5)}
     return exif.tobytes()
 
 

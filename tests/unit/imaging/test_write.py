@@ -28,8 +28,8 @@ Encode = Callable[..., bytes]
 def _exif() -> bytes:
     exif = Image.Exif()
     exif[0x010F] = "maker"
-    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
-    exif.get_ifd(0x8825)[1] = "N"
+    exif[0x8769] = {0x9003: "2020:01:02 03:04:05"}
+    exif[0x8825] = {1: "N"}
     return exif.tobytes()
 
 
