@@ -1,12 +1,11 @@
 """Restore many pictures into a folder: resumable, whole or not at all, writing while the network works."""
 
 import errno
-import logging
 import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,8 +23,6 @@ from facerestore.imaging.whole import whole_file
 from facerestore.imaging.write import write_image
 from facerestore.pipeline import Pipeline, RestorationOptions
 from facerestore.restoration import FaceResult, Failure, Restoration
-
-logger = logging.getLogger(__name__)
 
 NoFace = Literal["copy", "skip"]
 
@@ -103,7 +100,7 @@ def restore_folder(
         options: what to restore; by default every face, at full strength, background kept.
         format: `same` keeps each picture's format where it can be written, else PNG.
         no_face: what happens to a picture without a face: `copy` it, or `skip` it.
-        strip_metadata: leave EXIF, ICC and the rest out of the outputs.
+        strip_metadata: leave EXIF, XMP and comments out; the colour profile stays.
         overwrite: do everything again, and replace files that no run wrote.
         max_pixels: a picture with more is refused by name before it is decoded.
         on_start: called once, with the pictures that are to be done.
@@ -175,7 +172,7 @@ def _work(
     restore: Callable[[Iterable[Path]], Iterator[Restoration | Failure]],
     todo: Sequence[Item],
     writer: "_Writer",
-) -> Iterator[ItemResult]:
+) -> Generator[ItemResult, None, None]:
     """Restore `todo` in order; a thread writes each result while the network works on the next."""
     foreign = frozenset(item.output for item in todo if writer.is_foreign(item))
     for item in todo:
@@ -210,9 +207,8 @@ class _Writer:
     staging: Path
     manifest: Manifest
     run: Mapping[str, Any]
-    keeps_bytes: (
-        bool  # whether a picture without a restored face has the pixels and metadata that it came with
-    )
+    # Whether a picture without a restored face has the pixels and metadata that it came with.
+    keeps_bytes: bool
     format: Format
     no_face: NoFace
     strip_metadata: bool

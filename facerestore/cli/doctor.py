@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -99,7 +99,7 @@ def _dtypes(device: str) -> str:
     working: list[str] = []
     for name, dtype in DTYPES.items():
         try:
-            choose_layout("rrdbnet", torch.device(device), name)
+            choose_layout("rrdbnet", torch.device(device), cast("Any", name))
             found = torch.nn.functional.conv2d(image.to(dtype), kernel.to(dtype)).float()
         except (RuntimeError, UnsupportedDtype):
             continue

@@ -57,7 +57,7 @@ def restore(
     ] = None,
     format: Annotated[str, typer.Option(metavar="same|png|jpg|webp", help="Of the results.")] = "same",
     strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Leave EXIF and so on out.")
+        bool, typer.Option("--strip-metadata", help="Leave EXIF, XMP and comments out.")
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Write report.html with sliders.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do everything again.")] = False,

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from facerestore.batch.inputs import plan
+from facerestore.batch.inputs import PICTURE_ENDINGS, plan
 from facerestore.core.errors import ConfigError
+from facerestore.imaging.write import write_image
 
 
 def tree(root: Path, *names: str) -> None:
@@ -61,6 +63,13 @@ def test_ending_follows_the_format(tmp_path: Path, format, expected) -> None:
     tree(tmp_path / "in", *expected)
     items = plan([tmp_path / "in"], tmp_path / "out", format)
     assert {item.source.name: str(item.output) for item in items} == expected
+
+
+@pytest.mark.parametrize("ending", sorted(PICTURE_ENDINGS))
+def test_every_kind_of_input_gets_an_ending_that_can_be_written(tmp_path: Path, ending: str) -> None:
+    (item,) = plan([tmp_path / f"a{ending}"], tmp_path / "out")
+    written = write_image(tmp_path / item.output, Image.new("RGB", (8, 8)))
+    assert Image.open(written).size == (8, 8)
 
 
 def test_same_stem_twice_is_decided_by_the_whole_list_not_by_order(tmp_path: Path) -> None:
