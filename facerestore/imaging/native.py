@@ -17,7 +17,8 @@ ProfileKind = Literal["srgb", "other", "broken"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as Pillow makes grey
 _SIGNATURES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-_FULL_CHANGE = 4 / 255  # a change of sRGB from which on an ink mixture is computed afresh
+_DARKEST = 1e-3  # least light that counts, so that black can become bright
+_ROUNDS = 5  # after which inks are within a code value, whatever came
 _STRIP_ROWS = 256
 
 
@@ -120,19 +121,20 @@ def to_srgb_pixels(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Pixe
     return converted
 
 
-def changed(pixels: Pixels, mode: str, icc_profile: bytes | None, srgb: Pixels, *, grey: bool) -> Pixels:
-    """What the pixels become when their sRGB colours become `srgb`, before rounding.
+def changed(
+    pixels: Pixels, mode: str, icc_profile: bytes | None, srgb: Pixels, share: Pixels, *, grey: bool
+) -> Pixels:
+    """What the pixels become when their colours go towards `srgb`, before rounding.
 
     The change is applied, not the colour: where `srgb` is what `to_srgb` gives, the pixels stay exactly as
-    they are, the finest bits of 16 included, and a colour that sRGB cannot hold survives. Inks are the
-    exception: a mixture with another share of black cannot take a difference, so it moves towards a new
-    mixture, fully so from a change of 4/255.
+    they are, the finest bits of 16 included, and a colour that sRGB cannot hold survives.
 
     Args:
         pixels: (H,W,C) uint8 or uint16, the colour channels.
         mode: of the channels.
         icc_profile: of the pixels.
         srgb: (H,W,3) float32 in [0,1].
+        share: (H,W,1) float32 in [0,1], of the way that they go.
         grey: whether only the brightness may change.
 
     Returns:
@@ -145,22 +147,30 @@ def changed(pixels: Pixels, mode: str, icc_profile: bytes | None, srgb: Pixels, 
     if grey:
         change = np.repeat((change @ _LUMA)[..., None], 3, axis=2)
     if mode == "CMYK":
-        after = (before + change).clip(0, 1)
-        share = (np.abs(change).max(axis=2, keepdims=True) / _FULL_CHANGE).clip(0, 1)
-        return native + share * (_inks(after, native / top, icc_profile) * top - native)
+        change = share * change
+        inks = _inks(native / top, before, (before + change).clip(0, 1), icc_profile)
+        return np.where(np.abs(change).max(axis=2, keepdims=True) > 1e-6, inks * top, native)
     if icc_profile is not None and needs_profile(icc_profile, mode):
         old, new = (
             _convert(np.rint(values.clip(0, 1) * 255).astype(np.uint8), icc_profile, mode, inward=False)
             for values in (before, before + change)
         )
-        return native + (new.astype(np.float32) - old) * (top / 255)
-    return native + top * (change if mode == "RGB" else (change @ _LUMA)[..., None])
+        return native + share * (new.astype(np.float32) - old) * (top / 255)
+    return native + share * top * (change if mode == "RGB" else (change @ _LUMA)[..., None])
 
 
-def _inks(srgb: Pixels, before: Pixels, icc_profile: bytes | None) -> Pixels:
-    """The CMYK mixture of a colour, in [0,1]; without a profile black is kept as far as the colour allows."""
-    if needs_profile(icc_profile, "CMYK") and icc_profile is not None:
-        codes = np.rint(srgb * 255).astype(np.uint8)
-        return _convert(codes, icc_profile, "CMYK", inward=False).astype(np.float32) / 255
-    black = np.minimum(before[..., 3:], 1 - srgb.max(axis=2, keepdims=True))
-    return np.concatenate([1 - srgb / np.maximum(1 - black, 1e-6), black], axis=2).clip(0, 1)
+def _inks(inks: Pixels, srgb: Pixels, wanted: Pixels, icc_profile: bytes | None) -> Pixels:
+    """CMYK inks that look as wanted, near the inks that look as `srgb` now; all in [0,1].
+
+    Each colour lets through as much more or less light as its channel needs, and black gives way only where a
+    colour has none left to take away. For plain inks this is right at once, save near black; those of a
+    profile behave much the same, so it is repeated. The profile's own separation would not do: it mixes
+    another share of black, and next to the old mixture that shows.
+    """
+    for _ in range(_ROUNDS):
+        light = np.maximum(1 - inks[..., :3], _DARKEST) * (wanted + _DARKEST) / (srgb + _DARKEST)
+        black = np.maximum(1 - inks[..., 3:], _DARKEST)
+        excess = light.max(axis=2, keepdims=True).clip(1, 1 / black)
+        inks = 1 - np.concatenate([light / excess, black * excess], axis=2).clip(0, 1)
+        srgb = to_srgb(np.rint(inks * 65535).astype(np.uint16), "CMYK", icc_profile)
+    return inks

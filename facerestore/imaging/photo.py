@@ -187,8 +187,8 @@ class Photo:
             raise ShapeError(f"a mask (1,1,{size[0]},{size[1]}), as the box {box} says", mask.shape)
         share = mask[0, 0].detach().cpu().float().clamp(0, 1).numpy()[..., None]
         values = srgb[0].detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
-        target = native.changed(region, MODES[self.mode][0], self.icc_profile, values, grey=self.is_grey)
-        mixed = region + share * (target - region)
+        colour = MODES[self.mode][0]
+        mixed = native.changed(region, colour, self.icc_profile, values, share, grey=self.is_grey)
         rounded = np.rint(mixed).clip(0, np.iinfo(region.dtype).max).astype(region.dtype)
         np.copyto(region, rounded, where=share > 0)
 
