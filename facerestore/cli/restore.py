@@ -1,5 +1,7 @@
 """`facerestore restore`: pictures, folders and patterns into a folder."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from facerestore.batch.inputs import Item
     from facerestore.pipeline import Pipeline
 
-_SAMPLE_PX = 1024
+_SAMPLE_PX, _LEAST_SAMPLE_PX = 1024, 32
 _RECIPE, _WHAT, _MACHINE = "Recipe", "What is restored", "Machine"
 
 
@@ -174,12 +176,15 @@ def _background_time(pipe: "Pipeline", todo: "Sequence[Item]") -> str:
     from PIL import Image
 
     pixels = 0
-    for item in todo:
-        with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(item.source) as image:
-            pixels += image.width * image.height
-    sample = np.zeros((_SAMPLE_PX, _SAMPLE_PX, 3), np.uint8)
-    seconds = pipe.background_seconds(sample) * pixels / sample[..., 0].size
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        for item in todo:  # what cannot be opened is reported when its turn comes
+            with (
+                suppress(OSError, ValueError, Image.DecompressionBombError),
+                Image.open(item.source) as image,
+            ):
+                pixels += image.width * image.height
+    side = min(_SAMPLE_PX, max(_LEAST_SAMPLE_PX, math.isqrt(pixels)))
+    seconds = pipe.background_seconds(np.zeros((side, side, 3), np.uint8)) * pixels / side**2
     time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
-    return (
-        f"restoring the background of {len(todo)} pictures ({pixels / 1e6:.1f} megapixels) takes about {time}"
-    )
+    count = f"{len(todo)} picture{'' if len(todo) == 1 else 's'}"
+    return f"restoring the background of {count} ({pixels / 1e6:.1f} megapixels) takes about {time}"

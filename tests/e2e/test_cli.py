@@ -136,7 +136,7 @@ def test_the_time_of_a_background_is_said_before_it_starts(mixed: Path, tmp_path
     arguments = ("--background", "restore", "--upscale", 2, "--faces", 0, "--format", "png")
     result = cli("restore", mixed / "plain.jpg", "-o", tmp_path, *arguments)
     assert result.exit_code == 0
-    assert "background of 1 pictures (0.0 megapixels) takes about" in result.stderr
+    assert "background of 1 picture (0.0 megapixels) takes about" in result.stderr
     assert Image.open(tmp_path / "plain.png").size == (160, 120)
 
 

@@ -304,7 +304,7 @@ def test_an_output_folder_that_cannot_be(tiny_pipeline: Pipeline, folder: Path) 
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Any:
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk that holds a few results."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -313,6 +313,16 @@ def tiny_disk(tmp_path: Path) -> Any:
         pytest.skip("a small disk cannot be mounted here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_cannot_be_written_is_refused_at_once(
+    tiny_pipeline: Pipeline, folder: Path, tiny_disk: Path
+) -> None:
+    (tiny_disk / "out").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    for output in (tiny_disk / "out", tiny_disk / "new"):
+        with pytest.raises(OutputError, match=os.strerror(errno.EROFS)):
+            run(tiny_pipeline, folder, output=output)
 
 
 def test_a_full_disk_ends_the_run_and_what_is_done_stays_done(
