@@ -60,7 +60,7 @@ def fresh(job: str, **arguments: Any) -> dict[str, Any]:
     """Run a job of fresh.py in a new process: what it measured, and `wall` seconds from start to end."""
     command = [sys.executable, str(Path(__file__).with_name("fresh.py")), job, json.dumps(arguments)]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     wall = time.perf_counter() - start
     return json.loads(done.stdout.splitlines()[-1]) | {"wall": wall}
 
