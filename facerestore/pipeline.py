@@ -90,9 +90,6 @@ class Pipeline:
         self._dtype = dtype
         self._weights = weights
 
-    # ---- what users call
-    # -------------------------------------------------------------------------------------------
-
     def restore(
         self,
         source: Any,
@@ -214,9 +211,6 @@ class Pipeline:
             seed=seed,
             options=options,
         )
-
-    # ---- how it goes
-    # -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _prepare(self, source: Any, options: RestorationOptions, max_pixels: int) -> _Prepared:
