@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from facerestore.batch.inputs import Item
     from facerestore.pipeline import Pipeline
 
-_SAMPLE_PX, _LEAST_SAMPLE_PX = 1024, 32
 _RECIPE, _WHAT, _MACHINE = "Recipe", "What is restored", "Machine"
 
 
@@ -171,20 +170,25 @@ def _count(text: str, option: str) -> int:
 
 
 def _background_time(pipe: "Pipeline", todo: "Sequence[Item]") -> str:
-    """Say how long the backgrounds take, by timing the network once and reading the sizes of the pictures."""
+    """Say how long the backgrounds take: the tiles of all pictures, times what one of them takes."""
     import numpy as np
     from PIL import Image
 
-    pixels = 0
+    from facerestore.background import OVERLAP_PX, TILE_PX
+    from facerestore.imaging.tiling import tile_starts
+
+    sizes: list[tuple[int, int]] = []
     with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         for item in todo:  # what cannot be opened is reported when its turn comes
             with (
                 suppress(OSError, ValueError, Image.DecompressionBombError),
                 Image.open(item.source) as image,
             ):
-                pixels += image.width * image.height
-    side = min(_SAMPLE_PX, max(_LEAST_SAMPLE_PX, math.isqrt(pixels)))
-    seconds = pipe.background_seconds(np.zeros((side, side, 3), np.uint8)) * pixels / side**2
+                sizes.append(image.size)
+    tiles = sum(math.prod(len(tile_starts(side, TILE_PX, OVERLAP_PX)) for side in size) for size in sizes)
+    tile_px = min(TILE_PX, max((side for size in sizes for side in size), default=1))
+    seconds = tiles * pipe.background_seconds(np.zeros((tile_px, tile_px, 3), np.uint8))
     time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     count = f"{len(todo)} picture{'' if len(todo) == 1 else 's'}"
-    return f"restoring the background of {count} ({pixels / 1e6:.1f} megapixels) takes about {time}"
+    megapixels = sum(width * height for width, height in sizes) / 1e6
+    return f"restoring the background of {count} ({megapixels:.1f} megapixels) takes about {time}"
