@@ -225,9 +225,9 @@ class Pipeline:
             places = [place_aligned(photo.height, photo.width, FACE_PX)]
         else:
             small, scale = photo.reduced_srgb(_DETECTION_SIDE_PX)
-            places = [
-                place_face(face, scale, FACE_PX) for face in self._detector.detect(small.to(self.device))
-            ]
+            found = self._detector.detect(small.to(self.device))
+            places = [place_face(face, scale, FACE_PX) for face in found]
+            places.sort(key=lambda place: place.size_px, reverse=True)
         done = time.perf_counter()
         return _Prepared(name, source, photo, places, {"read": read - start, "detect": done - read})
 
@@ -279,7 +279,7 @@ class Pipeline:
         results: list[FaceResult] = []
         chosen: list[int] = []
         for index, place in enumerate(places):
-            box = source_box(place.matrix, FACE_PX, photo.height, photo.width, margin_px=2)
+            box = source_box(place.matrix, FACE_PX, photo.height, photo.width, place.margin_px)
             before = align(photo.srgb(box).to(self.device), place.matrix_within(box)[None], FACE_PX).clamp(
                 0, 1
             )

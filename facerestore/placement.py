@@ -1,5 +1,6 @@
 """Where a face lies in a photo, and how its restored crop goes back there."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,11 @@ class FacePlace:
     def face_px(self) -> float:
         """The longer side of the box."""
         return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def margin_px(self) -> int:
+        """How far the filters of the crop reach beyond it, in pixels of the photo."""
+        return math.ceil(2 * max(1.0, self.size_px / self.crop_px)) + 3
 
     def matrix_within(self, box: Box, scale: float = 1.0) -> torch.Tensor:
         """The matrix for a region of the photo, after the photo was enlarged `scale` times.
@@ -108,9 +114,7 @@ def paste(canvas: Photo, place: FacePlace, restored: torch.Tensor, scale: float 
     was.
     """
     whole = place.matrix_within((0, 0, 0, 0), scale)
-    box = source_box(whole, place.crop_px, canvas.height, canvas.width, margin_px=2)
-    if box[0] >= box[2] or box[1] >= box[3]:
-        return
+    box = source_box(whole, place.crop_px, canvas.height, canvas.width, math.ceil(place.margin_px * scale))
     matrix = place.matrix_within(box, scale).to(restored.device)[None]
     mask = unwarp(place.mask.to(restored.device), matrix, box_size(box)).clamp(0, 1)
     if place.size_px * scale > place.crop_px:
@@ -129,15 +133,14 @@ def box_size(box: Box) -> Box:
 
 def enlarged(photo: Photo, scale: float) -> Photo:
     """A copy of the photo, resized by Lanczos in its own mode and depth; metadata is kept."""
-    size = (round(photo.width * scale), round(photo.height * scale))
-    high = np.iinfo(photo.pixels.dtype).max
-    planes: list[np.ndarray[Any, Any]] = []
-    for channel in range(photo.pixels.shape[2]):
+    width, height = round(photo.width * scale), round(photo.height * scale)
+    pixels = np.empty((height, width, photo.pixels.shape[2]), photo.pixels.dtype)
+    for channel in range(pixels.shape[2]):
         plane = np.ascontiguousarray(photo.pixels[..., channel])
         if plane.dtype != np.uint8:
-            plane = plane.astype(np.float32)
-        large = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS))
-        planes.append(
-            large if large.dtype == np.uint8 else large.round().clip(0, high).astype(photo.pixels.dtype)
-        )
-    return photo.replace_pixels(np.stack(planes, axis=2))
+            plane = plane.astype(np.float32)  # Pillow resizes 8-bit and float planes
+        large = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+        if large.dtype != np.uint8:
+            large = large.round().clip(0, np.iinfo(pixels.dtype).max)
+        pixels[..., channel] = large
+    return photo.replace_pixels(pixels)
