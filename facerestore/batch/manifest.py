@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 source, input_sha256, input_bytes: the file as it was named, and its content (null if it could not be read).
 output: name below the output folder; output_sha256, output_bytes: what was written (null if nothing was).
-status: `restored`, `copied` (faces, none of them restored), `no face` or `failed`.
+status: `restored`, `copied` (it has faces, and nothing was to be done), `no face` or `failed`.
 faces: one object a face, with index, box, landmarks, confidence, status, size_px, roll_deg, facts,
     identity_distance, identity_similarity, as in `FaceResult`.
 notes: sentences for a person. seconds: wall time by part. error, error_kind: null unless failed.

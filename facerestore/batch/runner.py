@@ -128,7 +128,7 @@ def restore_folder(
             staging=staging,
             manifest=manifest,
             run=_run(pipe, seed, options, format, strip_metadata),
-            keeps_bytes=options.upscale == 1 and options.background == "keep" and not strip_metadata,
+            changes_photo=options.upscale != 1 or options.background != "keep",
             format=format,
             no_face=no_face,
             strip_metadata=strip_metadata,
@@ -207,8 +207,7 @@ class _Writer:
     staging: Path
     manifest: Manifest
     run: Mapping[str, Any]
-    # Whether a picture without a restored face has the pixels and metadata that it came with.
-    keeps_bytes: bool
+    changes_photo: bool  # whether more than faces is restored
     format: Format
     no_face: NoFace
     strip_metadata: bool
@@ -236,15 +235,15 @@ class _Writer:
         if isinstance(result, Failure):
             return self.fail(item, result.error)
         started = time.perf_counter()
-        changed = any(face.status == "restored" for face in result.faces)
-        status = "restored" if changed else "copied" if result.faces else "no face"
+        changed = self.changes_photo or any(face.status == "restored" for face in result.faces)
+        status = "no face" if not result.faces else "restored" if changed else "copied"
         staged = self.staging / f"picture{item.output.suffix}"
         try:
             row = _row(item, status, self.run) | _facts(result)
             if status == "no face" and self.no_face == "skip":
                 self.manifest.append(row)
                 return self._result(item, row, result)
-            if not changed and self.keeps_bytes and self._same_format(item, result):
+            if not changed and not self.strip_metadata and self._same_format(item, result):
                 _copy(item.source, staged)
             else:
                 write_image(staged, result.photo, like=result.photo, strip_metadata=self.strip_metadata)

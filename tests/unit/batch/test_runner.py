@@ -217,6 +217,9 @@ def test_a_picture_whose_faces_are_left_alone_is_copied(tiny_pipeline: Pipeline,
     assert summary.counts == {"copied": 1}
     assert results[0].row["faces"][0]["status"] == "not chosen"
     assert (folder.parent / "out/b.jpg").read_bytes() == (folder / "b.jpg").read_bytes()
+    larger = RestorationOptions(faces=0, upscale=2)
+    assert run(tiny_pipeline, folder, inputs=[folder / "b.jpg"], options=larger)[0].counts == {"restored": 1}
+    assert Image.open(folder.parent / "out/b.jpg").size == (320, 320)
 
 
 def test_a_file_that_no_run_wrote_is_not_replaced(tiny_pipeline: Pipeline, folder: Path) -> None:
