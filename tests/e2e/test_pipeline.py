@@ -261,3 +261,15 @@ def test_provenance_follows_everything_that_changes_pixels(pipe: Pipeline) -> No
 def test_bad_options_are_refused(pipe: Pipeline, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         pipe.restore(np.zeros((8, 8, 3), np.uint8), **options)
+
+
+def test_a_face_half_outside_the_picture(pipe: Pipeline) -> None:
+    whole = fr.read_image(EXAMPLES / "photos" / "hopper_nearly_sharp.jpg")
+    face = pipe.restore(whole).faces[0]
+    middle = int(face.landmarks[2, 0]) + 20  # a little more than half of the face stays
+    half = np.ascontiguousarray(whole.pixels[:, :middle])
+    result = pipe.restore(half)
+    assert result.image.shape == half.shape
+    assert len(result.faces) == 1 and result.faces[0].box[2] > 0.9 * middle
+    changed = _changed(half, result.image)
+    assert changed[:, -1].any(), "what is left of the face is restored up to the edge of the picture"
