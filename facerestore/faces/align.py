@@ -47,7 +47,7 @@ def align(image: torch.Tensor, matrices: torch.Tensor, size_px: int = 512) -> to
     crops: list[torch.Tensor] = []
     for matrix, back in zip(matrices, invert(matrices.double()), strict=True):
         # What the filters reach beyond the crop: the reduction and the samples two reduced pixels each.
-        margin_px = math.ceil(2 * max(1.0, float(scale_of(back[None])))) + 3
+        margin_px = math.ceil(2 * max(1.0, float(scale_of(back[None].detach())))) + 3
         x0, y0, x1, y1 = source_box(matrix, size_px, height, width, margin_px)
         to_region = torch.cat([back[:, :2], back[:, 2:] - back.new_tensor([[x0], [y0]])], dim=1)
         crops.append(_resample(image[:, :, y0:y1, x0:x1], to_region, (size_px, size_px), "reflection"))

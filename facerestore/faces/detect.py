@@ -129,7 +129,8 @@ class FaceDetector(nn.Module):
 
         Attributes:
             min_face_px: side of the smallest face that is searched, in pixels of the picture that is given to
-                `detect`, at least 12; half of it takes up to four times as long.
+                `detect`, at least 12; smaller ones are found by chance. Half of it takes up to four times as
+                long.
             threshold: confidence that a face needs, between 0 and 1; the default lies in the middle between
                 the worst real and the best false face that were seen.
         """
