@@ -8,7 +8,8 @@ a round trip with the least error at every scale from 1 to 8 and at rolls of 0, 
 on a portrait, 3 to 6 dB more than with bilinear sampling.
 
 Both are linear and differentiable, so that differences of pictures and masks can be sent through them as
-well. Bicubic sampling overshoots a little at edges: clamp where a picture in [0,1] is wanted.
+well. Bicubic sampling overshoots a little at edges: clamp where a picture in [0,1] is wanted. Places are
+computed in float64 on the CPU, wherever the pixels are: not every device has float64.
 """
 
 import math
@@ -45,7 +46,7 @@ def align(image: torch.Tensor, matrices: torch.Tensor, size_px: int = 512) -> to
     _check_matrices(matrices)
     height, width = image.shape[2:]
     crops: list[torch.Tensor] = []
-    for matrix, back in zip(matrices, invert(matrices.double()), strict=True):
+    for matrix, back in zip(matrices, invert(matrices.cpu().double()), strict=True):
         # What the filters reach beyond the crop: the reduction and the samples two reduced pixels each.
         margin_px = math.ceil(2 * max(1.0, float(scale_of(back[None].detach())))) + 3
         x0, y0, x1, y1 = source_box(matrix, size_px, height, width, margin_px)
@@ -76,7 +77,7 @@ def unwarp(crops: torch.Tensor, matrices: torch.Tensor, box: tuple[int, int, int
     if x1 <= x0 or y1 <= y0:
         raise ShapeError("a box (x0, y0, x1, y1) with x0 < x1 and y0 < y1", box)
     regions: list[torch.Tensor] = []
-    for crop, matrix in zip(crops, matrices.double(), strict=True):
+    for crop, matrix in zip(crops, matrices.cpu().double(), strict=True):
         shift = matrix[:, :2] @ matrix.new_tensor([[x0], [y0]]) + matrix[:, 2:]
         regions.append(
             _resample(crop[None], torch.cat([matrix[:, :2], shift], dim=1), (y1 - y0, x1 - x0), "border")
@@ -100,7 +101,7 @@ def source_box(
         (x0, y0, x1, y1) within the picture, x1 and y1 excluded; at least one pixel, also where the crop lies
         outside altogether.
     """
-    to_source = invert(matrix.detach().double()[None])[0]
+    to_source = invert(matrix.detach().cpu().double()[None])[0]
     low, high = -0.5, size_px - 0.5
     corners = to_source.new_tensor([(low, low), (high, low), (low, high), (high, high)])
     places = corners @ to_source[:, :2].T + to_source[:, 2]
@@ -123,7 +124,7 @@ def _resample(
     if ratio > samples:
         reduced = (math.ceil(rows * samples / ratio), math.ceil(columns * samples / ratio))
         source = F.interpolate(source, size=reduced, mode="bicubic", antialias=True, align_corners=False)
-    theta = to_unit_coordinates(to_source, (rows, columns), size).to(source.dtype)
+    theta = to_unit_coordinates(to_source, (rows, columns), size).to(source)
     grid = F.affine_grid(theta[None], [1, 1, height * samples, width * samples], align_corners=False)
     values = F.grid_sample(source, grid, mode="bicubic", padding_mode=beyond, align_corners=False)
     return F.avg_pool2d(values, samples) if samples > 1 else values

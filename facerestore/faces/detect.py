@@ -204,7 +204,7 @@ class FaceDetector(nn.Module):
         pixels = picture * 255
         levels = pyramid(pixels, min_px * scale)
         levels = [level for level in levels if min_px * levels[0].scale / level.scale < max_px]
-        found = [image.new_zeros(0, 2, 3, dtype=torch.float64)]
+        found = [torch.zeros(0, 2, 3, dtype=torch.float64)]
         for quarter in quarters:
             turned = [Level(size, torch.rot90(level, quarter, (2, 3))) for size, level in levels]
             boxes, scores, points = run_cascade(
@@ -216,10 +216,10 @@ class FaceDetector(nn.Module):
                 _CASCADE_THRESHOLDS,
             )
             if len(scores):
-                boxes = boxes.double()
+                boxes, points = boxes.cpu().double(), points.cpu().double()
                 centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - 1
                 sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) + 1
-                rolls = roll_deg_of(similarity_matrix(points.double(), FFHQ_512))
+                rolls = roll_deg_of(similarity_matrix(points, FFHQ_512))
                 to_turned = compose(_quarter_matrix(quarter, pixels), to_picture)
                 found.append(compose(window_matrix(centres, sides, rolls, _WINDOW_PX), to_turned))
         return torch.cat(found)
@@ -247,7 +247,7 @@ class FaceDetector(nn.Module):
         crops = align(image, windows, _WINDOW_PX)
         both = torch.cat([crops, crops.flip(3)]).clamp(0, 1)
         answers = [self.onet(normalise(part * 255)) for part in both.split(_BATCH)]
-        scores, offsets, points = (torch.cat(parts).double() for parts in zip(*answers, strict=True))
+        scores, offsets, points = (torch.cat(parts).cpu().double() for parts in zip(*answers, strict=True))
         count = len(crops)
         mirror = points.new_tensor([-1, 1])
         points = (points[:count] + points[count:][:, _MIRRORED] * mirror + points.new_tensor([1, 0])) / 2
@@ -263,7 +263,7 @@ def _reduced(image: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Ten
     picture = F.interpolate(image, size=size, mode="area") if scale < 1 else image
     y, x = (new / old for new, old in zip(picture.shape[2:], image.shape[2:], strict=True))
     rows = [[[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]]]
-    return picture, torch.tensor(rows, dtype=torch.float64, device=image.device)
+    return picture, torch.tensor(rows, dtype=torch.float64)
 
 
 def _diagonal(picture: torch.Tensor, to_picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -272,7 +272,7 @@ def _diagonal(picture: torch.Tensor, to_picture: torch.Tensor) -> tuple[torch.Te
     side = math.ceil((height + width) / math.sqrt(2))
     centre = to_picture.new_tensor([[(width - 1) / 2, (height - 1) / 2]])
     turn = window_matrix(centre, to_picture.new_tensor([side]), to_picture.new_tensor([45]), side)
-    theta = to_unit_coordinates(invert(turn)[0], (height, width), (side, side)).to(picture.dtype)
+    theta = to_unit_coordinates(invert(turn)[0], (height, width), (side, side)).to(picture)
     grid = F.affine_grid(theta[None], [1, 3, side, side], align_corners=False)
     turned = F.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return turned, compose(turn, to_picture)
@@ -287,7 +287,7 @@ def _quarter_matrix(quarter: int, picture: torch.Tensor) -> torch.Tensor:
         [[-1, 0, right], [0, -1, bottom]],
         [[0, -1, bottom], [1, 0, 0]],
     )[quarter]
-    return torch.tensor([rows], dtype=torch.float64, device=picture.device)
+    return torch.tensor([rows], dtype=torch.float64)
 
 
 def _zoom_matrix(zoom: float, like: torch.Tensor) -> torch.Tensor:
@@ -307,7 +307,7 @@ def _distinct(windows: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         turned = ((rolls[kept] - rolls[index] + 180) % 360 - 180).abs() < 30
         if not bool((near & alike & turned).any()):
             kept.append(index)
-    return torch.tensor(kept, dtype=torch.long, device=windows.device)
+    return torch.tensor(kept, dtype=torch.long)
 
 
 def _plausible(points: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
