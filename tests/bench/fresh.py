@@ -5,17 +5,25 @@ import time
 START = time.perf_counter()
 
 import json  # noqa: E402
-import resource  # noqa: E402
 import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 ENTRY_128 = {"stage.stages.0.entry_px": 128}
 
 
 def peak_gb() -> float:
-    """Most memory that this process has held, GB (10^9 bytes)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    """Most memory that this process has held, GB (10^9 bytes).
+
+    Not ru_maxrss on Linux: a new process starts there with what its parent held.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 def first_face(photo: str) -> dict[str, Any]:
