@@ -143,7 +143,7 @@ def memory(folder: Path) -> Iterator[Row]:
         unit="GB",
         compared_with="4 pictures",
         reference=few["peak_gb"],
-        target=1.10,  # 28 pictures that are kept would add a fifth; two threads meeting at their peaks, a twentieth
+        target=1.10,  # pictures that are kept would add a fifth; two threads at their peaks, a twentieth
         runs=1,
     )
     large = enlarged_wall(folder / "12mp.jpg", (4000, 3000))
