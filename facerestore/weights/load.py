@@ -61,6 +61,16 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         KeyMismatch: if keys or shapes differ; then nothing was loaded.
     """
+    check_keys(net, state, source)
+    net.load_state_dict(state)
+
+
+def check_keys(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are not exactly those of `net`, by name and shape.
+
+    Raises:
+        KeyMismatch: if keys or shapes differ.
+    """
     own = net.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -71,7 +81,6 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     ]
     if missing or unexpected or misshapen:
         raise KeyMismatch(source, missing, unexpected, misshapen)
-    net.load_state_dict(state)
 
 
 def _dequantised(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,149 @@
+"""The one door to diffusers: builds its networks from plain configs and loads its component folders.
+
+Only the classes named here are ever built; what a `config.json` asks for beyond them is refused.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facerestore.core.errors import WeightsError, WeightsNotFound
+from facerestore.weights.load import check_keys, read_tensors
+
+CLASSES = (
+    "UNet2DConditionModel",
+    "AutoencoderKL",
+    "AutoencoderTiny",
+    "ZImageTransformer2DModel",
+    "FluxTransformer2DModel",
+)
+_STEM = "diffusion_pytorch_model"
+_SINGLE = (f"{_STEM}.safetensors", f"{_STEM}.fp16.safetensors", f"{_STEM}.bin")
+_SHARDED = (f"{_STEM}.safetensors.index.json", f"{_STEM}.safetensors.index.fp16.json")
+# The names that autoencoders saved by early versions of diffusers have for what is to_q, to_k, ... today.
+_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)")
+_NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def sd_unet(config: Mapping[str, Any]) -> nn.Module:
+    """The UNet of Stable Diffusion 1, 2 or XL, with random weights."""
+    return _build("UNet2DConditionModel", config)
+
+
+def sd_vae(config: Mapping[str, Any]) -> nn.Module:
+    """The autoencoder of Stable Diffusion, SDXL, FLUX or Z-Image, with random weights."""
+    return _build("AutoencoderKL", config)
+
+
+def tiny_vae(config: Mapping[str, Any]) -> nn.Module:
+    """The small autoencoder of the TAESD family, with random weights."""
+    return _build("AutoencoderTiny", config)
+
+
+def zimage_transformer(config: Mapping[str, Any]) -> nn.Module:
+    """Z-Image's transformer, with random weights; pad tokens, which diffusers leaves unset, are ones."""
+    net = _build("ZImageTransformer2DModel", config)
+    with torch.no_grad():
+        for name in ("x_pad_token", "cap_pad_token"):
+            net.get_parameter(name).fill_(1)
+    return net
+
+
+def flux_transformer(config: Mapping[str, Any]) -> nn.Module:
+    """FLUX.1's transformer, with random weights."""
+    return _build("FluxTransformer2DModel", config)
+
+
+def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """Load one component of a diffusers pipeline: `config.json` beside its weights, sharded or not.
+
+    The network is made without memory and its weights stay mapped from the file as long as the dtype is
+    that of the file, so that loading costs what the weights cost in the wanted dtype. Writing to them, as
+    merging an adapter does, never reaches the file.
+
+    Args:
+        folder: the component's own folder, such as `.../unet`.
+        dtype: of the weights; None leaves them as stored.
+
+    Returns:
+        The network in eval mode, on the CPU.
+
+    Raises:
+        WeightsNotFound: if the folder lacks its config, its weights, or one of its shards.
+        WeightsError: if a file is damaged, or the config asks for a class that is not known.
+        KeyMismatch: if the weights do not fit the config; then nothing was loaded.
+    """
+    folder = Path(folder)
+    config = _json(folder / "config.json")
+    name = config.get("_class_name")
+    if name not in CLASSES:
+        raise WeightsError(
+            f"{folder / 'config.json'} asks for the class {name!r}; known are {', '.join(CLASSES)}"
+        )
+    try:
+        with torch.device("meta"):
+            net = _build(name, config)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{folder / 'config.json'} describes no {name}: {error}") from error
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        for key, tensor in read_tensors(path).items():
+            wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            state[_modern(key) if name == "AutoencoderKL" else key] = tensor.to(wanted)
+    check_keys(net, state, str(folder))
+    net.load_state_dict(state, assign=True)
+    return net.eval()
+
+
+def _build(name: str, config: Mapping[str, Any]) -> nn.Module:
+    import diffusers
+
+    return getattr(diffusers, name).from_config(dict(config))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in _SINGLE[:1]:
+        if (folder / name).is_file():
+            return [folder / name]
+    for name in _SHARDED:
+        if (folder / name).is_file():
+            return _shards(folder / name)
+    for name in _SINGLE[1:]:
+        if (folder / name).is_file():
+            return [folder / name]
+    raise WeightsNotFound(f"{folder} holds none of {', '.join((*_SINGLE, *_SHARDED))}")
+
+
+def _shards(index: Path) -> list[Path]:
+    names = _json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise WeightsError(f"{index} has no weight_map; download it again")
+    files = sorted({str(name) for name in names.values()})
+    outside = [name for name in files if Path(name).name != name]
+    if outside:
+        raise WeightsError(f"{index} names files outside its folder ({outside[0]}); it is refused")
+    missing = [name for name in files if not (index.parent / name).is_file()]
+    if missing:
+        raise WeightsNotFound(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
+    return [index.parent / name for name in files]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsNotFound(f"{path} is missing; give the folder of one diffusers component") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds no object")
+    return content
+
+
+def _modern(key: str) -> str:
+    return _OLD_ATTENTION.sub(lambda match: match[1] + _NEW_NAMES[match[2]], key)
