@@ -1,0 +1,346 @@
+"""Low-rank adapters: read in every published key style, and merged into a network exactly.
+
+Nothing is guessed and nothing is dropped. The scale is the trap: peft's default alpha is 8, so recipes that
+leave it out run at 8/rank, others at 1, and few files say which. Where a file says nothing, the caller must.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from facerestore.core.errors import ConfigError, KeyMismatch
+
+PEFT_DEFAULT_ALPHA = 8.0
+"""What peft takes for `lora_alpha` where a training script names none: OSEDiff, TADSR, PiSA-SR and S3Diff."""
+
+_COMPONENTS = ("unet", "vae", "transformer", "text_encoder", "text_encoder_2")
+_WRAPPER = "base_model.model."  # PeftModel puts it before every key, wherever the wrapped part begins
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.(?P<name>[^.]+))?|lora[._](?P<diffusers>down|up))\.weight"
+)
+_PROJECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """The update of one weight: `up @ down` times a scale.
+
+    Attributes:
+        key: what the file calls `down`.
+        component: "unet", "vae", "transformer" or another part of a pipeline; "" if the file names none.
+        module: dotted name of the layer within the component.
+        name: of the adapter it belongs to, "default" if the file does not say.
+        down: (r, Cin) or (r, Cin, *kernel).
+        up: (Cout, r) or (Cout, r, 1, ...).
+        alpha: the scale times the rank, where the file says it.
+    """
+
+    key: str
+    component: str
+    module: str
+    name: str
+    down: Tensor
+    up: Tensor
+    alpha: float | None
+
+    @property
+    def rank(self) -> int:
+        """The inner width r."""
+        return self.down.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A tensor of the network that was trained in full and comes with the adapter.
+
+    Attributes:
+        key: what the file calls it.
+        component: as in `LowRank`.
+        parameter: its name in the component's state dict.
+        value: the tensor.
+    """
+
+    key: str
+    component: str
+    parameter: str
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """Everything that one adapter file changes in a network.
+
+    Attributes:
+        updates: low-rank updates; those of one layer add up.
+        wholes: tensors that replace the network's.
+        source: where they come from, for messages.
+        metadata: what the file says about itself.
+    """
+
+    updates: tuple[LowRank, ...]
+    wholes: tuple[Whole, ...] = ()
+    source: str = "the adapter"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of a pipeline that it changes, sorted."""
+        return tuple(sorted({part.component for part in (*self.updates, *self.wholes)}))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The named adapters in it, sorted."""
+        return tuple(sorted({update.name for update in self.updates}))
+
+    @property
+    def rank(self) -> int:
+        """The rank of all updates.
+
+        Raises:
+            ConfigError: if they differ, or there are none.
+        """
+        ranks = {update.rank for update in self.updates}
+        if len(ranks) != 1:
+            raise ConfigError(f"{self.source} has no single rank but {sorted(ranks)}; ask its updates")
+        return ranks.pop()
+
+    def part(self, component: str) -> "Adapter":
+        """What it changes in one component.
+
+        Raises:
+            ConfigError: if that is nothing.
+        """
+        if component not in self.components:
+            raise ConfigError(f"{self.source} has nothing for {component!r}, only for {self.components}")
+        return dataclasses.replace(
+            self,
+            updates=tuple(update for update in self.updates if update.component == component),
+            wholes=tuple(whole for whole in self.wholes if whole.component == component),
+        )
+
+    def named(self, *names: str) -> "Adapter":
+        """The updates of some of its named adapters, without tensors trained in full.
+
+        Raises:
+            ConfigError: if there is no such name.
+        """
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise ConfigError(f"{self.source} has no adapter named {unknown[0]!r}, only {self.names}")
+        return dataclasses.replace(
+            self, updates=tuple(update for update in self.updates if update.name in names), wholes=()
+        )
+
+
+def read_adapter(
+    state: Mapping[str, Tensor],
+    *,
+    source: str = "the adapter",
+    rank: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Adapter:
+    """Make an adapter of a file's tensors, whose keys may be of several styles at once.
+
+    Layers may be called `X.lora_A.weight`, `X.lora_A.NAME.weight`, `X.lora.down.weight` or
+    `X.lora_down.weight`, with a scalar `X.alpha` beside them, below a component (`unet.`) and below peft's
+    `base_model.model.`. `X.base_layer.weight` and every key that is no factor is a tensor trained in full.
+
+    Args:
+        state: the tensors of the file.
+        source: where they come from, for messages.
+        rank: what every update must have, if that is known.
+        metadata: what the file says about itself.
+
+    Raises:
+        KeyMismatch: if a key speaks of LoRA and is not understood, if a factor lacks its partner, or if
+            the ranks of two partners, or the rank asked for, differ.
+    """
+    factors: dict[tuple[str, str, str], dict[str, str]] = {}
+    alphas: dict[tuple[str, str], tuple[str, float]] = {}
+    wholes: list[Whole] = []
+    unknown: list[str] = []
+    for key, tensor in state.items():
+        component, rest = _split_component(key)
+        if match := _FACTOR.fullmatch(rest):
+            side = "down" if match["peft"] == "A" or match["diffusers"] == "down" else "up"
+            place = (component, match["module"], match["name"] or "default")
+            if side in factors.setdefault(place, {}):
+                unknown.append(key)  # the same factor again, in another style: which one is meant?
+            factors[place].setdefault(side, key)
+        elif rest.endswith(".alpha") and tensor.numel() == 1:
+            module = rest.removesuffix(".alpha").removesuffix(".lora")
+            alphas[component, module] = key, float(tensor)
+        elif "lora" in rest.lower():
+            unknown.append(key)
+        else:
+            parameter = rest.replace(".base_layer.", ".")
+            wholes.append(Whole(key=key, component=component, parameter=parameter, value=tensor))
+
+    layers = {(component, module) for component, module, _ in factors}
+    unknown += [key for place, (key, _) in alphas.items() if place not in layers]
+    missing = [
+        f"the partner of {key}" for pair in factors.values() if len(pair) == 1 for key in pair.values()
+    ]
+    whole = {place: pair for place, pair in factors.items() if len(pair) == 2}
+    misshapen = [line for pair in whole.values() for line in _ill_fitting(pair, state, rank)]
+    if missing or unknown or misshapen:
+        raise KeyMismatch(source, missing, unknown, misshapen)
+    updates = tuple(
+        LowRank(
+            key=pair["down"],
+            component=component,
+            module=module,
+            name=name,
+            down=state[pair["down"]],
+            up=state[pair["up"]],
+            alpha=alphas.get((component, module), (None, None))[1],
+        )
+        for (component, module, name), pair in whole.items()
+    )
+    return Adapter(updates, tuple(wholes), source, dict(metadata or {}))
+
+
+def merge_adapter(
+    net: nn.Module, adapter: Adapter, *, scale: float | None = None, strength: float = 1.0
+) -> None:
+    """Add an adapter to the weights of `net`, computed in float32 and rounded once to the weight's dtype.
+
+    Parameters stay the same objects and get new storage: what was mapped from a file is never written to.
+    To undo it, take `originals(net, adapter)` before and give them to `unmerge_adapter`.
+
+    Args:
+        net: the network that the adapter was trained on.
+        adapter: for this network alone; see `Adapter.part`.
+        scale: alpha / rank, needed where the file does not say alpha.
+        strength: 0 leaves the network as it is, 1 is what was trained; goes for tensors trained in full too.
+
+    Raises:
+        ConfigError: if the adapter has parts for several networks, or if no scale is known.
+        KeyMismatch: if it was made for another network, or for another scale; then nothing was changed.
+    """
+    updates: dict[str, list[tuple[LowRank, float]]] = {}
+    for update, factor in _scaled(adapter, scale):
+        updates.setdefault(f"{update.module}.weight", []).append((update, factor * strength))
+    wholes = {whole.parameter: whole.value for whole in adapter.wholes}
+    own = _tensors(net)
+    for parameter in list(originals(net, adapter)):  # the names alone, so that each weight is freed at once
+        value = own[parameter].detach().float()
+        if parameter in wholes:
+            value = torch.lerp(value, wholes[parameter].to(value), strength)
+        for update, factor in updates.get(parameter, ()):
+            value = value + _product(update, value) * factor
+        own[parameter].data = value.to(own[parameter].dtype)
+
+
+def originals(net: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors of `net` that `merge_adapter` would replace, by parameter, without a copy.
+
+    Raises:
+        ConfigError: if the adapter has parts for several networks.
+        KeyMismatch: if the adapter was made for another network.
+    """
+    if len(adapter.components) > 1:
+        raise ConfigError(f"{adapter.source} is for {adapter.components}; merge one part(...) at a time")
+    _require_fit(net, adapter)
+    changed = [whole.parameter for whole in adapter.wholes]
+    changed += [f"{update.module}.weight" for update in adapter.updates]
+    own = _tensors(net)
+    return {parameter: own[parameter].data for parameter in changed}
+
+
+def unmerge_adapter(net: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Put back, bit for bit, the `originals` that were taken before merging."""
+    own = _tensors(net)
+    for parameter, value in before.items():
+        own[parameter].data = value
+
+
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, under each of its names if one is shared."""
+    return dict(net.named_parameters(remove_duplicate=False)) | dict(
+        net.named_buffers(remove_duplicate=False)
+    )
+
+
+def _split_component(key: str) -> tuple[str, str]:
+    """The component that a key names, or "", and the rest of the key without what peft put into it."""
+    rest = key.replace(_WRAPPER, "")
+    head, _, tail = rest.partition(".")
+    return (head, tail) if head in _COMPONENTS and tail else ("", rest)
+
+
+def _ill_fitting(pair: Mapping[str, str], state: Mapping[str, Tensor], rank: int | None) -> Iterable[str]:
+    down, up = state[pair["down"]], state[pair["up"]]
+    if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0] or up[0, 0].numel() != 1:
+        yield f"{pair['up']}: expected (Cout, {down.shape[0]}), got {tuple(up.shape)}"
+    elif rank is not None and down.shape[0] != rank:
+        yield f"{pair['down']}: expected rank {rank}, got {tuple(down.shape)}"
+
+
+def _scaled(adapter: Adapter, scale: float | None) -> list[tuple[LowRank, float]]:
+    """Each update with its scale, from the file or from the caller, who must not contradict each other."""
+    wrong: list[str] = []
+    scaled: list[tuple[LowRank, float]] = []
+    for update in adapter.updates:
+        if update.alpha is not None:
+            own = update.alpha / update.rank
+            if scale is not None and abs(own - scale) > 1e-6 * abs(own):
+                said = f"alpha {update.alpha:g} / rank {update.rank}"
+                wrong.append(f"{update.key}: expected scale {scale:g}, got {said}")
+            scaled.append((update, own))
+        elif scale is not None:
+            scaled.append((update, scale))
+        else:
+            raise ConfigError(
+                f"{adapter.source} does not say alpha, so pass scale=alpha / rank: 1.0 where the training "
+                f"script set alpha to the rank {update.rank}, {PEFT_DEFAULT_ALPHA / update.rank:g} where it "
+                f"left peft's default of {PEFT_DEFAULT_ALPHA:g}"
+            )
+    if wrong:
+        raise KeyMismatch(adapter.source, [], [], wrong)
+    return scaled
+
+
+def _require_fit(net: nn.Module, adapter: Adapter) -> None:
+    modules, state = dict(net.named_modules()), net.state_dict()
+    unexpected: list[str] = []
+    misshapen: list[str] = []
+    for update in adapter.updates:
+        module = modules.get(update.module)
+        if not isinstance(module, _PROJECTIONS):
+            unexpected.append(update.key)
+            continue
+        wanted = (module.weight.shape[1], *_kernel(module.weight))
+        found = (update.down.shape[1], *_kernel(update.down))
+        if (
+            wanted != found
+            or module.weight.shape[0] != update.up.shape[0]
+            or getattr(module, "groups", 1) > 1
+        ):
+            misshapen.append(
+                f"{update.key}: expected an update of {tuple(module.weight.shape)}, got "
+                f"{(update.up.shape[0], *update.down.shape[1:])}"
+            )
+    for whole in adapter.wholes:
+        if whole.parameter not in state:
+            unexpected.append(whole.key)
+        elif state[whole.parameter].shape != whole.value.shape:
+            expected, got = tuple(state[whole.parameter].shape), tuple(whole.value.shape)
+            misshapen.append(f"{whole.key}: expected {expected}, got {got}")
+    if unexpected or misshapen:
+        raise KeyMismatch(adapter.source, [], unexpected, misshapen)
+
+
+def _kernel(weight: Tensor) -> tuple[int, ...]:
+    """Size of the kernel, () for a 1x1 one: that is a linear layer, and files mix the two."""
+    kernel = tuple(weight.shape[2:])
+    return () if all(size == 1 for size in kernel) else kernel
+
+
+def _product(update: LowRank, base: Tensor) -> Tensor:
+    up = update.up.to(base).flatten(1)
+    return (up @ update.down.to(base).flatten(1)).reshape(base.shape)
