@@ -1,5 +1,6 @@
 """The examples run as they stand, and the example pictures are what their script makes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_restore_folder_names_what_it_could_not_read(repo: Path, photos: Path, t
     assert "broken.jpg failed" in done.stdout
     assert (target / "good.jpg").is_file()
     assert not (target / "broken.jpg").exists()
+
+
+def test_readme_tells_the_truth(repo: Path, tmp_path: Path):
+    text = (repo / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 11
+    (tmp_path / "examples").symlink_to(repo / "examples")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "restored" in done.stdout
+    assert "a.jpg" in done.stdout  # not there: named, and the rest goes on
+    assert Image.open(tmp_path / "restored.png").size == (512, 600)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (repo / target).exists(), target
 
 
 @pytest.mark.slow
