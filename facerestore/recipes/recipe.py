@@ -66,6 +66,7 @@ class Recipe(Config):
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size is at least 1, got {batch_size}")
         where = resolve_device(device)
+        store.require(self.weights())
         stage = self.stage.build(store).place(where, dtype, batch_size)
         return Pipeline(
             self,

@@ -1,4 +1,4 @@
-"""What is known about each weight file: `manifest.toml` as frozen data."""
+"""What is known about each weight: what ships (`manifest.toml`), and what is the user's (`remote.toml`)."""
 
 import tomllib
 from dataclasses import dataclass
@@ -8,14 +8,19 @@ from importlib.resources import files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightSpec:
-    """One entry of the manifest.
+    """One entry of a manifest.
 
     Attributes:
         name: what recipes and `--weights NAME=PATH` call it.
-        file: file name, without a folder.
-        bytes: size of the file.
-        sha256: its hash, 64 hex digits.
-        licence: SPDX identifier; the text is `weights/LICENSES/<name>.txt`.
+        file: file name, without a folder; for a remote one the path below a weights folder, which is a
+        folder of
+            diffusers (`config.json` and `diffusion_pytorch_model.safetensors`) where it has no ending.
+        bytes: size; of a remote one about, from its number of parameters.
+        sha256: its hash, 64 hex digits; empty where none can be known: then keys and shapes are checked, and
+        the
+            hash of the file in use is reported.
+        licence: SPDX identifier, or the words of its source; the text of what ships is
+            `weights/LICENSES/<name>.txt`.
         source: package and version that it was converted from.
         citation: the work to cite.
         net: class that it belongs to, as `module.Class` below `facerestore.nets`.
@@ -32,9 +37,23 @@ class WeightSpec:
     net: str
     note: str
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder in the form of diffusers."""
+        return "." not in self.file
+
+
+def manifest() -> tuple[WeightSpec, ...]:
+    """Every weight that ships, in the order of `manifest.toml`."""
+    return _entries("manifest.toml")
+
+
+def remote() -> tuple[WeightSpec, ...]:
+    """Every weight that is the user's to fetch, in the order of `remote.toml`."""
+    return _entries("remote.toml")
+
 
 @cache
-def manifest() -> tuple[WeightSpec, ...]:
-    """Every weight of `manifest.toml`, in its order."""
-    text = files("facerestore.weights").joinpath("manifest.toml").read_text(encoding="utf-8")
+def _entries(file: str) -> tuple[WeightSpec, ...]:
+    text = files("facerestore.weights").joinpath(file).read_text(encoding="utf-8")
     return tuple(WeightSpec(**entry) for entry in tomllib.loads(text)["weight"])

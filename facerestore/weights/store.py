@@ -9,12 +9,12 @@ import hashlib
 import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facerestore.core.errors import ChecksumMismatch, ConfigError, WeightsNotFound
-from facerestore.weights.spec import WeightSpec, manifest
+from facerestore.weights.spec import WeightSpec, manifest, remote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class WeightStore:
         self._hashes: dict[str, str] = {}
 
     def specs(self) -> tuple[WeightSpec, ...]:
-        """Everything that the manifest describes."""
+        """Everything that ships."""
         return manifest()
 
     def spec(self, name: str) -> WeightSpec:
@@ -50,7 +50,7 @@ class WeightStore:
         Raises:
             ConfigError: if there is none.
         """
-        known = {spec.name: spec for spec in manifest()}
+        known = {spec.name: spec for spec in (*manifest(), *remote())}
         if name in known:
             return known[name]
         near = difflib.get_close_matches(name, known, n=1)
@@ -62,7 +62,7 @@ class WeightStore:
         return (*_named_folders(), *_own_folders(), cache_folder())
 
     def find(self, name: str) -> Path:
-        """The file that `name` is loaded from; it is there, but not yet verified.
+        """The file or diffusers folder that `name` is loaded from; it is there, but not yet verified.
 
         Raises:
             ConfigError: if the manifest has no such name.
@@ -71,39 +71,69 @@ class WeightStore:
         spec = self.spec(name)
         if name in self._paths:
             path = self._paths[name]
-            if not path.is_file():
-                raise WeightsNotFound(f"{path}, given for {name!r}, is no file; correct the path")
+            if not _is_there(spec, path):
+                kind = "no folder with a config.json" if spec.is_folder else "no file"
+                raise WeightsNotFound(f"{path}, given for {name!r}, is {kind}; correct the path")
             return path
         folders = self.folders()
         for folder in folders:
-            if (folder / spec.file).is_file():
+            if _is_there(spec, folder / spec.file):
                 return folder / spec.file
+        places = ", ".join(map(str, folders))
+        remedy = "Install facerestore again, set" if spec.sha256 else "Set"
         raise WeightsNotFound(
-            f"{spec.file} ({spec.bytes / 1e6:.1f} MB, {spec.licence}, from {spec.source}) is in none of "
-            f"{', '.join(map(str, folders))}. Install facerestore again, set {VARIABLE} to the folder that "
-            f"has it, or give its path: --weights {name}=PATH"
+            f"{_described(spec)} is in none of {places}. {remedy} {VARIABLE} to the folder that has it, or "
+            f"give its path: --weights {name}=PATH"
         )
+
+    def require(self, names: Iterable[str]) -> None:
+        """Check that every weight is there before any is loaded.
+
+        Raises:
+            WeightsNotFound: names every missing one, with its size, its licence and where it comes from.
+        """
+        missing: list[WeightSpec] = []
+        for name in names:
+            try:
+                self.find(name)
+            except WeightsNotFound:
+                if name in self._paths:
+                    raise
+                missing.append(self.spec(name))
+        if missing:
+            lines = "".join(f"\n  {spec.name}: {_described(spec)}" for spec in missing)
+            raise WeightsNotFound(
+                f"{len(missing)} weights are missing:{lines}\nFetch each from its source "
+                "(`facerestore weights import` turns a checkpoint into safetensors), then set "
+                f"{VARIABLE} to the folder that has them, or give each path: --weights NAME=PATH"
+            )
 
     def verify(self, name: str) -> Path:
         """Compare the file's size and sha256 with the manifest; a path of the user's own is only hashed.
 
+        So is a weight whose hash cannot be known here, and a folder, whose hash is that of its files' names
+        and hashes.
+
         Returns:
-            The file.
+            The file or folder.
 
         Raises:
             ChecksumMismatch: if they differ.
             WeightsNotFound: if there is no file.
         """
         spec, path = self.spec(name), self.find(name)
+        if path.is_dir():
+            self._hashes[name] = _folder_sha256(path)
+            return path
+        own = name in self._paths or not spec.sha256
         size = path.stat().st_size
-        if name not in self._paths and size != spec.bytes:
+        if not own and size != spec.bytes:
             raise ChecksumMismatch(
                 f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another "
                 f"file. Replace it, or give your own with --weights {name}=PATH"
             )
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if name not in self._paths and digest != spec.sha256:
+        digest = _sha256(path)
+        if not own and digest != spec.sha256:
             raise ChecksumMismatch(
                 f"{path} is damaged or another file: its sha256 is {digest[:16]}..., and {name!r} has "
                 f"{spec.sha256[:16]}.... Replace it, or give your own with --weights {name}=PATH"
@@ -128,6 +158,27 @@ class WeightStore:
         from facerestore.weights.load import read_tensors
 
         return read_tensors(self.verify(name))
+
+
+def _is_there(spec: WeightSpec, path: Path) -> bool:
+    return (path / "config.json").is_file() if spec.is_folder else path.is_file()
+
+
+def _described(spec: WeightSpec) -> str:
+    size = f"{spec.bytes / 1e9:.1f} GB" if spec.bytes > 1e9 else f"{spec.bytes / 1e6:.1f} MB"
+    about = "" if spec.sha256 else "about "
+    return f"{spec.file} ({about}{size}, licence {spec.licence}, from {spec.source})"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _folder_sha256(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    lines = "".join(f"{path.name} {_sha256(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def cache_folder() -> Path:
