@@ -2,14 +2,17 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from facerestore.core.errors import ConfigError
 from facerestore.recipes.recipe import Recipe, Status
 from facerestore.stages.base import StageConfig
 from facerestore.stages.color_fix import ColorFix
 from facerestore.stages.compose import Chain
+from facerestore.stages.osdface import OSDFace
 from facerestore.stages.realesrgan import RealESRGAN
+from facerestore.stages.zimage import ZImage
 from facerestore.weights.store import WeightStore
 
 
@@ -23,16 +26,55 @@ def realesrgan() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"realesrgan": realesrgan}
+def osdface() -> Recipe:
+    """OSDFace: Stable Diffusion 2.1 asked once at timestep 399, prompted by the degraded face itself."""
+    return Recipe(
+        name="osdface",
+        summary="OSDFace: one step of Stable Diffusion 2.1, prompted by what the face shows",
+        status="needs weights",
+        stage=Chain.Config(stages=(OSDFace.Config(), ColorFix.Config(method="none"))),
+    )
+
+
+def zimage() -> Recipe:
+    """Z-Image-Turbo asked once at a fixed noise level, for detail; a face adapter is the user's to train."""
+    return Recipe(
+        name="zimage",
+        summary="One step of Z-Image-Turbo at sigma 0.244, in the input's colours; bring your adapters",
+        status="needs weights",
+        stage=Chain.Config(stages=(ZImage.Config(), ColorFix.Config())),
+    )
+
+
+def pair(coarse: Recipe, detail: Recipe) -> Recipe:
+    """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
+    first, second = (
+        r.stage.stages if isinstance(r.stage, Chain.Config) else (r.stage,) for r in (coarse, detail)
+    )
+    kept = tuple(stage for stage in first if not isinstance(stage, ColorFix.Config))
+    statuses = (coarse.status, detail.status)
+    return replace(
+        coarse,
+        name=f"{coarse.name}+{detail.name}",
+        summary=f"{coarse.name}, then {detail.name}",
+        status=max(statuses, key=get_args(Status).index),
+        stage=Chain.Config(stages=(*kept, *second)),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"realesrgan": realesrgan, "osdface": osdface, "zimage": zimage}
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained
 
 
 def get(name: str) -> Recipe:
-    """The recipe of a name.
+    """The recipe of a name, or of a pair such as `osdface+zimage`: a coarse restorer, then one for detail.
 
     Raises:
         ConfigError: if there is none; says which ones there are.
     """
+    if "+" in name:
+        coarse, _, rest = name.partition("+")
+        return pair(get(coarse), get(rest))
     known = {**RECIPES, **{alias: RECIPES[target] for alias, target in ALIASES.items()}}
     if name in known:
         return known[name]()

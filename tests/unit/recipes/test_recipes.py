@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import facerestore as fr
 from facerestore.core.errors import ConfigError, WeightsNotFound
@@ -29,6 +30,38 @@ def test_settings_reach_the_stage() -> None:
     assert recipe.stage.stages[0].entry_px == 192
     with pytest.raises(ConfigError, match="several fields"):
         get("lite").override("num_block", "3")
+
+
+def test_any_coarse_stage_goes_before_any_detail_stage() -> None:
+    recipe = get("osdface+zimage")
+    assert isinstance(recipe.stage, Chain.Config)
+    assert [type(stage).__module__.rsplit(".", 1)[-1] for stage in recipe.stage.stages] == [
+        "osdface",
+        "zimage",
+        "color_fix",
+    ]
+    assert recipe.status == "needs weights" and recipe.name == "osdface+zimage"
+    with pytest.raises(ConfigError, match="no recipe 'nothing'"):
+        get("osdface+nothing")
+
+
+@pytest.mark.parametrize("name", ["osdface", "zimage", "osdface+zimage", "realesrgan+zimage"])
+def test_one_step_recipes_run_in_tiny_and_name_what_they_miss_in_full(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = get(name).tiny().build(device="cpu", dtype="fp32")
+    faces = torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    out = pipe.restore_aligned(faces)
+    assert out.shape == faces.shape and not torch.equal(out, faces)
+    singles = torch.cat([pipe.restore_aligned(faces[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(out, singles, atol=1e-4, rtol=0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(WeightsNotFound) as caught:
+        fr.load(name, device="cpu")
+    for weight in get(name).weights():
+        assert (weight in str(caught.value)) == (
+            weight not in ("mtcnn", "face-recognition", "realesrgan-x4plus")
+        )
 
 
 def test_load_checks_what_it_is_given(tmp_path: Path) -> None:
