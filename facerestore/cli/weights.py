@@ -1,7 +1,8 @@
-"""`facerestore weights`: what recipes need, where it is, whether it is what it says."""
+"""`facerestore weights`: what recipes need, where it is, whether it is what it says; and bringing it in."""
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,6 +62,36 @@ def verify(
             wrong += 1
     if wrong:
         raise typer.Exit(FAILED)
+
+
+@app.command("import")
+@reports_errors
+def import_(
+    source: Annotated[Path, typer.Argument(help="A checkpoint as its authors publish it, or a PEFT folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Must not be there yet.")],
+    take: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Only what lies below this name, called without it.")
+    ] = "",
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="Not what lies below this name; repeatable.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Must have the keys and shapes of this file.")
+    ] = None,
+) -> None:
+    """Make a safetensors file of a Lightning, PEFT, BasicSR or plain checkpoint.
+
+    Nothing of a pickle is executed: one that holds more than tensors and the usual settings is refused.
+    """
+    from facerestore.weights.convert import convert, read_checkpoint
+
+    model = None if like is None else read_checkpoint(like).tensors
+    made = convert(source, target, take=take, drop=drop or (), like=model)
+    out().print(f"{shown(target)}: {len(made.tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB")
+    for key, value in made.metadata.items():
+        out().print(f"  {shown(key)} {shown(value)}")
+    if made.left_out:
+        out().print(f"left out: {shown(', '.join(made.left_out))}")
 
 
 def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, str | int | None]:

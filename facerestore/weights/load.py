@@ -5,6 +5,7 @@ The value is float32(KEY * scale + min), computed in float64 and rounded once, a
 """
 
 import pickle
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from facerestore.core.errors import KeyMismatch, WeightsError, WeightsNotFound
+from facerestore.weights.leftovers import stand_ins
 
 SCALE_MIN = ".scale_min"
-_WRAPPERS = ("params_ema", "params", "state_dict")  # BasicSR writes the first two, Lightning the third
+WRAPPERS = ("params_ema", "params", "state_dict")
+"""What a checkpoint may keep its tensors under: BasicSR writes the first two, Lightning the third."""
+_answering = threading.Lock()  # torch keeps the names that it may answer in one place for all threads
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -35,19 +39,28 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         WeightsError: if it is damaged, holds no tensors, or is a pickle that would run code (it is not run).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(9)
-    except FileNotFoundError as error:
-        raise WeightsNotFound(f"{path} is no file; correct the path") from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    if head[8:] == b"{":
+    if is_safetensors(path):
         try:
             return _dequantised(load_file(path), path)
         except SafetensorError as error:
             raise WeightsError(f"{path} is a damaged safetensors file ({error}); replace it") from error
-    return _read_pickle(path)
+    return _tensors_of(read_pickle(path), path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file says in its first bytes that it is safetensors.
+
+    Raises:
+        WeightsNotFound: if there is no such file.
+        WeightsError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(9)[8:] == b"{"
+    except FileNotFoundError as error:
+        raise WeightsNotFound(f"{path} is no file; correct the path") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -71,13 +84,21 @@ def check_keys(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     Raises:
         KeyMismatch: if keys or shapes differ.
     """
-    own = net.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
+    require_alike(state, net.state_dict(), source)
+
+
+def require_alike(state: Mapping[str, Tensor], like: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that have not exactly the names and shapes of `like`.
+
+    Raises:
+        KeyMismatch: if keys or shapes differ.
+    """
+    missing = [key for key in like if key not in state]
+    unexpected = [key for key in state if key not in like]
     misshapen = [
-        f"{key}: expected {tuple(own[key].shape)}, got {tuple(state[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
+        f"{key}: expected {tuple(like[key].shape)}, got {tuple(state[key].shape)}"
+        for key in like
+        if key in state and like[key].shape != state[key].shape
     ]
     if missing or unexpected or misshapen:
         raise KeyMismatch(source, missing, unexpected, misshapen)
@@ -100,10 +121,18 @@ def _dequantised(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return plain
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> Any:
+    """What was pickled, without running any of it: tensors, in plain containers, with numbers and text.
+
+    Settings of training frameworks come back as empty stand-ins (see `facerestore.weights.leftovers`).
+
+    Raises:
+        WeightsError: if the file is damaged, or a pickle that would run code (it is not run).
+    """
     try:
-        # Only zip archives can be mapped; what torch wrote before 1.6 is read whole.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with _answering, torch.serialization.safe_globals(stand_ins(path)):
+            # Only zip archives can be mapped; what torch wrote before 1.6 is read whole.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(
@@ -112,8 +141,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, SafetensorError) as error:
         raise WeightsError(f"{path} is neither safetensors nor a pickled state dict ({error})") from error
+
+
+def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        for wrapper in _WRAPPERS:
+        for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
                 content = content[wrapper]
                 break
