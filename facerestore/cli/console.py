@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from facerestore.core.errors import FaceRestoreError
+from facerestore.core.errors import FaceRestoreError, WeightsNotFound
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -49,7 +49,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except FaceRestoreError as error:
-            say_error(error)
+            # What is missing is a list; every other error is one line, whatever a file name holds.
+            lines = str(error).split("\n") if isinstance(error, WeightsNotFound) else [error]
+            say_error(lines[0])
+            for line in lines[1:]:
+                err().print(shown(line))
             raise typer.Exit(WRONG_USE) from error
         except KeyboardInterrupt as error:
             err().print("interrupted; the same command goes on from here")
