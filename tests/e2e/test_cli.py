@@ -196,7 +196,9 @@ def test_doctor_tries_what_it_says() -> None:
     assert "fp32" in cpu["dtypes"].split()
     assert "fp16" not in cpu["dtypes"].split()
     assert facts["versions"]["torch"]
-    assert {entry["here"] for entry in facts["recipes"]} == {"runs here"}
+    here = {entry["recipe"]: entry["here"] for entry in facts["recipes"]}
+    assert here["lite"] == here["realesrgan"] == "runs here"
+    assert "sd21-base/unet" in here["osdface"]
     assert facts["weights are looked for in"]
     text = cli("doctor")
     assert text.exit_code == 0
