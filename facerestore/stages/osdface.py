@@ -1,0 +1,240 @@
+"""OSDFace: a diffusion UNet asked once, prompted by the codes that the degraded face itself shows."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from facerestore.core.errors import ConfigError
+from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.state import RestorationState
+from facerestore.diffusion import backbones
+from facerestore.diffusion.codec import LatentCodec, Posterior
+from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
+from facerestore.diffusion.lora import merge_adapter, read_adapter
+from facerestore.diffusion.schedule import sd_alpha_bar
+from facerestore.diffusion.x0 import x0_from_eps
+from facerestore.imaging.pad import cut, pad_to_multiple
+from facerestore.imaging.range import to_signed
+from facerestore.imaging.resize import resize
+from facerestore.nets.visual_prompt import PromptProjector, VisualPrompt, published_state
+from facerestore.stages.base import ImageStage, StageConfig, StageContract
+from facerestore.weights.load import load_into
+from facerestore.weights.seeded import fill_seeded
+
+if TYPE_CHECKING:
+    from facerestore.weights.store import WeightStore
+
+_TINY_PROJECTOR = PromptProjector.Config(
+    inputs=VisualPrompt.Config.tiny().code_dim, outputs=TINY_UNET["cross_attention_dim"]
+)
+
+
+class OSDFace(ImageStage):
+    """Encode the face without adding noise, take out what the UNet calls noise at one timestep, decode.
+
+    With z the latent and c the prompt that `VisualPrompt` and `PromptProjector` make of the same face,
+    `z_0 = (z - sqrt(1 - a) * eps(z, t, c)) / sqrt(a)`, a the cumulative signal variance of timestep t.
+
+    Square faces are worked at 512 px whatever their size; others keep theirs, padded to whole latent cells.
+
+    Reference:
+        Wang et al., 2025, arXiv:2411.17163; GitHub jkwang28/OSDFace `infer.py`.
+    Parity:
+        The official forward pass on the same weights with the posterior's mode, 1e-4 abs in float32.
+
+    Args:
+        unet: Stable Diffusion 2.1-base's `UNet2DConditionModel`, the LoRA merged.
+        codec: its autoencoder.
+        prompt: encoder of degraded faces and their codebook.
+        projector: from codes to the UNet's cross-attention.
+        config: the settings.
+
+    Raises:
+        ConfigError: if the networks do not fit each other.
+    """
+
+    alpha_bar: torch.Tensor
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config(StageConfig):
+        """Settings; the defaults are what was trained and published.
+
+        Raises:
+            ConfigError: if the timestep or the size is out of range.
+        """
+
+        timestep: int = 399
+        """Of 1000: how much of the latent is taken for noise."""
+        posterior: Posterior = "mode"
+        """Whether the latent is the mean, or drawn with the seed of the face as the official script does."""
+        vre_double_norm: bool = True
+        """Whether the prompt's encoder sees [-3,1] as the official inference feeds it, or [-1,1]."""
+        square_px: int = 512
+        """Side at which square faces are worked, a multiple of 8."""
+        prompt_net: VisualPrompt.Config = VisualPrompt.Config()
+        """Size of the prompt's encoder."""
+        projector_net: PromptProjector.Config = PromptProjector.Config()
+        """Size of the projector; its outputs are the width of the UNet's cross-attention."""
+        unet: str | None = "sd21-base/unet"
+        """Folder of the UNet in the manifest; None makes a tiny one, for tests."""
+        vae: str | None = "sd21-base/vae"
+        """Folder of the autoencoder; None makes a tiny one."""
+        visual_prompt: str | None = "osdface/visual-prompt"
+        """File of the prompt's encoder: the published checkpoint, or its part; None makes random weights."""
+        projector: str | None = "osdface/projector"
+        """File of the projector; None makes random weights."""
+        lora: str | None = "osdface/lora"
+        """Adapter of the UNet; None leaves the UNet as it is."""
+        lora_scale: float = 1.0
+        """alpha / rank of the adapter, whose file does not say it: 16 / 16."""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.timestep <= 999:
+                raise ConfigError(f"timestep lies in 0 to 999, got {self.timestep}")
+            if self.square_px < 8 or self.square_px % 8:
+                raise ConfigError(f"square_px must be a multiple of 8, got {self.square_px}")
+
+        def contract(self) -> StageContract:
+            """A diffusion model: it invents detail."""
+            return StageContract(generative=True)
+
+        def weights(self) -> tuple[str, ...]:
+            """The base model's two networks and the three published files."""
+            names = (self.unet, self.vae, self.visual_prompt, self.projector, self.lora)
+            return tuple(name for name in names if name is not None)
+
+        def build(self, store: "WeightStore") -> "OSDFace":
+            """Load everything and merge the adapter in float32; `place` chooses the dtype.
+
+            Raises:
+                ConfigError: if the networks do not fit each other.
+                KeyMismatch: if a file does not fit its network, or the adapter the UNet.
+                WeightsNotFound: names every file that is missing.
+            """
+            store.require(self.weights())
+            unet = _component(store, self.unet, backbones.sd_unet, TINY_UNET)
+            vae = _component(store, self.vae, backbones.sd_vae, TINY_SD_VAE)
+            prompt, projector = VisualPrompt(self.prompt_net), PromptProjector(self.projector_net)
+            if self.visual_prompt is None:
+                fill_seeded(prompt)
+            else:
+                load_into(prompt, published_state(store.load(self.visual_prompt)), self.visual_prompt)
+            if self.projector is None:
+                fill_seeded(projector)
+            else:
+                load_into(projector, store.load(self.projector), self.projector)
+            stage = OSDFace(unet, LatentCodec.of(vae, name="osdface"), prompt, projector, self)
+            if self.lora is not None:
+                adapter = read_adapter(store.load(self.lora), source=self.lora)
+                merge_adapter(unet, adapter, scale=self.lora_scale)
+            return stage
+
+        def tiny(self) -> Self:
+            """Every network at its smallest with random weights, square faces at 64 px."""
+            return replace(
+                self,
+                square_px=64,
+                prompt_net=VisualPrompt.Config.tiny(),
+                projector_net=_TINY_PROJECTOR,
+                unet=None,
+                vae=None,
+                visual_prompt=None,
+                projector=None,
+                lora=None,
+            )
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        codec: LatentCodec,
+        prompt: VisualPrompt,
+        projector: PromptProjector,
+        config: Config,
+    ) -> None:
+        super().__init__()
+        self.config: OSDFace.Config = config
+        self.unet: Any = unet
+        self.codec = codec
+        self.prompt = prompt
+        self.projector = projector
+        self.register_buffer("alpha_bar", sd_alpha_bar()[config.timestep], persistent=False)
+        self.layout = Layout(dtype=torch.float32, channels_last=False, batch=1)
+        self._require_fit()
+
+    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
+        """Move every network to the device in its measured layout; codes are always compared in float32."""
+        self.layout = choose_layout("sd21_unet", device, dtype)
+        if batch is not None:
+            self.layout = replace(self.layout, batch=batch)
+        exact = Layout(dtype=torch.float32, channels_last=False, batch=1)
+        self.layout.place(self.unet, device)
+        self.layout.place(self.projector, device)
+        choose_layout("sd_vae", device, dtype).place(self.codec, device)
+        choose_layout("visual_prompt", device, dtype).place(self.prompt.encoder, device)
+        exact.place(self.prompt.quant_conv, device)
+        exact.place(self.prompt.quantize, device)
+        return self
+
+    def enter(self, image: torch.Tensor) -> torch.Tensor:
+        """Bring square images (B,3,H,H) to the side at which they are worked, as the official script does."""
+        side = self.config.square_px
+        if image.shape[2] != image.shape[3] or image.shape[2] == side:
+            return image
+        return F.interpolate(image, (side, side), mode="bilinear", align_corners=True)
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """The prompt (B,77,width) float32 that images (B,3,H,W) in [0,1] give."""
+        side = self.prompt.config.image_px
+        signed = F.interpolate(to_signed(image), (side, side), mode="bilinear", align_corners=False)
+        if self.config.vre_double_norm:
+            signed = to_signed(signed)
+        return self.projector(self.prompt(signed)).float()
+
+    def generate(self, image: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
+        """Restore images (B,3,H,W) in [0,1] at their own size, with one seed each; not clamped."""
+        prompt = self.embed(image).to(self.layout.dtype)
+        padded = pad_to_multiple(image, self.codec.factor)
+        z = self.codec.encode(padded, seeds, self.config.posterior)
+        steps = torch.full((len(z),), self.config.timestep, device=z.device)
+        noise = self.unet(self.layout.tensor(z), steps, encoder_hidden_states=prompt, return_dict=False)[0]
+        return cut(self.codec.decode(x0_from_eps(z, noise, self.alpha_bar)), *image.shape[2:])
+
+    def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
+        """(B,3,H,W) float32 in [0,1] of any size to the same form."""
+        entered = self.enter(image)
+        out: list[torch.Tensor] = []
+        for index in torch.arange(len(image)).split(self.layout.batch):
+            seeds = tuple(state.seeds[i] for i in index.tolist())
+            out.append(self.generate(entered[index.to(image.device)], seeds))
+        return resize(torch.cat(out).clamp(0, 1), image.shape[2], image.shape[3])
+
+    def _require_fit(self) -> None:
+        unet, sizes = self.unet.config, self.projector.config
+        if sizes.inputs != self.prompt.config.code_dim:
+            raise ConfigError(
+                f"the projector takes {sizes.inputs} channels, the codes have {self.prompt.config.code_dim}"
+            )
+        if unet.cross_attention_dim != sizes.outputs:
+            raise ConfigError(
+                f"the prompt is {sizes.outputs} wide, but the UNet's cross-attention "
+                f"{unet.cross_attention_dim}: it is another base model. Give the one that the adapter was "
+                "trained on, Stable Diffusion 2.1-base"
+            )
+        latent = self.codec.vae.config.latent_channels
+        if unet.in_channels != latent:
+            raise ConfigError(
+                f"the autoencoder's latents have {latent} channels, the UNet takes {unet.in_channels}; "
+                "give the two of one base model"
+            )
+
+
+def _component(store: "WeightStore", name: str | None, make: Any, tiny: dict[str, Any]) -> nn.Module:
+    """A network of the base model in float32, or a tiny made one."""
+    if name is not None:
+        return backbones.load_component(store.find(name), dtype=torch.float32)
+    net = make(tiny).eval()
+    fill_seeded(net)
+    return net
