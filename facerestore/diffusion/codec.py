@@ -7,9 +7,11 @@ from torch import nn
 
 from facerestore.core.errors import ShapeError
 from facerestore.core.seeding import generator
+from facerestore.diffusion.vae_tiling import VaeTiles, decode_tiled, encode_tiled, needs_tiles
 from facerestore.imaging.range import from_signed, to_signed
 
 Posterior = Literal["mode", "sample"]
+_TILES = VaeTiles()
 
 
 class LatentCodec(nn.Module):
@@ -21,16 +23,24 @@ class LatentCodec(nn.Module):
         scaling: 0.18215 for SD 1 and 2, 0.13025 for SDXL, 0.3611 for FLUX and Z-Image.
         shift: taken off before scaling; 0.1159 for FLUX and Z-Image.
         name: of the stage, which makes its random numbers its own.
+        tiles: the size from which `AutoencoderKL` works in tiles; `AutoencoderTiny` never does.
     """
 
     def __init__(
-        self, vae: nn.Module, *, scaling: float, shift: float = 0.0, name: str = "posterior"
+        self,
+        vae: nn.Module,
+        *,
+        scaling: float,
+        shift: float = 0.0,
+        name: str = "posterior",
+        tiles: VaeTiles = _TILES,
     ) -> None:
         super().__init__()
         self.vae: Any = vae
         self.scaling = scaling
         self.shift = shift
         self.name = name
+        self.tiles = tiles
 
     @classmethod
     def of(cls, vae: nn.Module, *, name: str = "posterior") -> Self:
@@ -69,19 +79,31 @@ class LatentCodec(nn.Module):
                 image01.shape,
                 "Pad with imaging.pad.pad_to_multiple.",
             )
-        encoded = self.vae.encode(to_signed(image01).to(self.dtype))
-        if hasattr(encoded, "latents"):
-            latent = encoded.latents.float()
+        signed = to_signed(image01).to(self.dtype)
+        if self._is_tiny:
+            latent = self.vae.encode(signed).latents.float()
         else:
-            latent = encoded.latent_dist.mean.float()
+            latent, log_variance = self._moments(signed).float().chunk(2, dim=1)
             if posterior == "sample":
-                latent = latent + encoded.latent_dist.std.float() * self._noise(latent, seeds)
+                deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))  # the limits of diffusers
+                latent = latent + deviation * self._noise(latent, seeds)
         return (latent - self.shift) * self.scaling
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Decode scaled latents (B,C,h,w) to float32 images (B,3,h*factor,w*factor), not clamped to [0,1]."""
         latent = (z.float() / self.scaling + self.shift).to(self.dtype)
+        if not self._is_tiny and needs_tiles(self.tiles, max(latent.shape[2:]), decoding=True):
+            return from_signed(decode_tiled(self.vae, latent, self.tiles).float())
         return from_signed(self.vae.decode(latent).sample.float())
+
+    @property
+    def _is_tiny(self) -> bool:
+        return not hasattr(self.vae, "quant_conv")
+
+    def _moments(self, signed: torch.Tensor) -> torch.Tensor:
+        if needs_tiles(self.tiles, max(signed.shape[2:]), decoding=False):
+            return encode_tiled(self.vae, signed, self.tiles)
+        return self.vae.encode(signed).latent_dist.parameters
 
     def _noise(self, latent: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
         """Drawn on the CPU, so that every device sees the same."""
