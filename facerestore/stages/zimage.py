@@ -1,0 +1,177 @@
+"""Z-Image-Turbo as a one-step restorer: its transformer is asked once, at a fixed noise level and prompt."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from facerestore.core.errors import ConfigError, UnsupportedDtype, WeightsError
+from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.seeding import generator
+from facerestore.core.state import RestorationState
+from facerestore.diffusion import backbones
+from facerestore.diffusion.codec import LatentCodec, Posterior
+from facerestore.diffusion.components import component
+from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_ZIMAGE_TRANSFORMER
+from facerestore.diffusion.lora import merge_adapter, read_adapter
+from facerestore.diffusion.x0 import x0_from_zimage
+from facerestore.diffusion.zimage_constants import FoldedZImage, fold_constants
+from facerestore.imaging.pad import cut, pad_to_multiple
+from facerestore.stages.base import ImageStage, StageConfig, StageContract
+
+if TYPE_CHECKING:
+    from facerestore.weights.store import WeightStore
+
+PROMPT_KEY = "prompt"
+MULTIPLE_PX = 16  # 8 px a latent cell, 2 x 2 cells a token
+_TINY_PROMPT_TOKENS = 7
+
+
+class ZImage(ImageStage):
+    """Encode, let the transformer say once which way clean pictures lie, go there, decode.
+
+    No noise is added: what is wrong with the picture is taken for the noise of level sigma. With z the
+    latent and m the transformer's raw output, which points from noise to the clean latent,
+    `z_0 = z + sigma * m(z, t = 1 - sigma, prompt)`. Guidance is off. This is one Euler step of diffusers'
+    `ZImagePipeline` from sigma to 0 with shift 1, bit for bit in float32.
+
+    Args:
+        transformer: a `ZImageTransformer2DModel`, or what is called like one. With `config.fold` it is
+            taken apart: do not use it afterwards.
+        codec: its autoencoder.
+        prompt: the embedding of the one prompt, (L,width), without padding.
+        config: the settings.
+    """
+
+    prompt: torch.Tensor
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config(StageConfig):
+        """Settings."""
+
+        sigma: float = 0.244
+        """Noise level in [0,1] for which the picture is taken; the transformer is told t_in = 1 - sigma.
+
+        HONORAICamera gives "244", a number with three readings: the raw timestep 244 of 1000, so sigma 0.244,
+        which is what the team's public sister entry computes (121 there is 0.121) and what stands here; the
+        same moved by Turbo's own shift of 3, 0.4919; and index 244 of FLUX's schedule, as OMGSR-F means it,
+        0.5051. The later two are about as far again from the clean picture, and invent more."""
+        transformer: str | None = "z-image-turbo/transformer"
+        """Folder of the transformer in the manifest; None makes a tiny one, for tests."""
+        vae: str | None = "z-image-turbo/vae"
+        """Folder of the autoencoder; None makes a tiny one."""
+        prompt: str | None = "z-image-turbo/prompt"
+        """File with the embedding of the prompt, (L,2560) as the tensor `prompt`; None makes one."""
+        adapters: tuple[str, ...] = ()
+        """Adapters, merged one after the other: each was trained on what the ones before had made."""
+        adapter_scale: float | None = None
+        """alpha / rank of adapters whose files do not say alpha."""
+        posterior: Posterior = "mode"
+        """Whether the latent is the mean, or drawn with the seed of the face as the official scripts do."""
+        fold: bool = True
+        """Whether prompt and noise level are folded into the weights; False to train what is folded away."""
+
+        def __post_init__(self) -> None:
+            if not 0 < self.sigma <= 1:
+                raise ConfigError(f"sigma lies above 0 and not above 1 (timestep / 1000), got {self.sigma}")
+
+        def contract(self) -> StageContract:
+            """A diffusion model: it invents detail."""
+            return StageContract(generative=True)
+
+        def weights(self) -> tuple[str, ...]:
+            """Transformer, autoencoder, prompt, and the adapters in their order."""
+            names = (self.transformer, self.vae, self.prompt, *self.adapters)
+            return tuple(name for name in names if name is not None)
+
+        def build(self, store: "WeightStore") -> "ZImage":
+            """Load, merge the adapters, and fold, in the dtype in which the transformer is stored."""
+            transformer = component(
+                store, self.transformer, backbones.zimage_transformer, TINY_ZIMAGE_TRANSFORMER
+            )
+            vae = component(store, self.vae, backbones.sd_vae, TINY_FLUX_VAE)
+            for name in self.adapters:
+                adapter = read_adapter(store.load(name), source=name)
+                for part in adapter.components:
+                    net = vae if part == "vae" else transformer
+                    merge_adapter(net, adapter.part(part), scale=self.adapter_scale)
+            prompt = _prompt(store, self.prompt, transformer)
+            return ZImage(transformer, LatentCodec.of(vae, name="zimage"), prompt, self)
+
+        def tiny(self) -> Self:
+            """Two layers, random weights and a made prompt."""
+            return replace(self, transformer=None, vae=None, prompt=None, adapters=())
+
+    def __init__(
+        self, transformer: nn.Module, codec: LatentCodec, prompt: torch.Tensor, config: Config
+    ) -> None:
+        super().__init__()
+        self.config: ZImage.Config = config
+        self.codec = codec
+        self.transformer: Any = (
+            fold_constants(transformer, prompt, config.sigma) if config.fold else transformer
+        )
+        self.register_buffer("prompt", prompt, persistent=False)
+        self.layout = Layout(dtype=_dtype(transformer), channels_last=False, batch=1)
+
+    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
+        """Move both networks to the device in their measured layouts.
+
+        Raises:
+            UnsupportedDtype: for fp16.
+        """
+        if dtype == "fp16":
+            raise UnsupportedDtype(
+                "Z-Image was trained in bf16, and what passes between its layers is not known to stay within "
+                "the range of fp16 (65504); use bf16 or fp32"
+            )
+        self.layout = choose_layout("zimage", device, dtype)
+        if batch is not None:
+            self.layout = replace(self.layout, batch=batch)
+        self.layout.place(self.transformer, device)
+        choose_layout("sd_vae", device, dtype).place(self.codec, device)
+        self.prompt = self.prompt.to(device)
+        return self
+
+    def predict(self, z: torch.Tensor) -> torch.Tensor:
+        """The transformer's raw output m for latents (B,C,h,w): the way from noise to clean, float32."""
+        z = z.to(self.layout.dtype)
+        if isinstance(self.transformer, FoldedZImage):
+            return self.transformer(z).float()
+        t = torch.full((len(z),), 1 - self.config.sigma, device=z.device)
+        prompts = [self.prompt.to(z)] * len(z)
+        frames = self.transformer(list(z.unsqueeze(2)), t, prompts, return_dict=False)[0]
+        return torch.stack([frame.float() for frame in frames]).squeeze(2)
+
+    def step(self, z: torch.Tensor) -> torch.Tensor:
+        """From latents (B,C,h,w) to clean ones, float32."""
+        return x0_from_zimage(z, self.predict(z), self.config.sigma)
+
+    def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
+        """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
+        padded = pad_to_multiple(image, MULTIPLE_PX)
+        out: list[torch.Tensor] = []
+        for index in torch.arange(len(image)).split(self.layout.batch):
+            seeds = tuple(state.seeds[i] for i in index.tolist())
+            z = self.codec.encode(padded[index], seeds, self.config.posterior)
+            out.append(self.codec.decode(self.step(z)))
+        return cut(torch.cat(out), *image.shape[2:])
+
+
+def _dtype(net: nn.Module) -> torch.dtype:
+    return next((parameter.dtype for parameter in net.parameters()), torch.float32)
+
+
+def _prompt(store: "WeightStore", name: str | None, transformer: Any) -> torch.Tensor:
+    """The prompt's embedding from its file, or a made one."""
+    if name is None:
+        width = transformer.config.cap_feat_dim
+        return torch.randn(_TINY_PROMPT_TOKENS, width, generator=generator(0, "zimage prompt"))
+    state = store.load(name)
+    if set(state) != {PROMPT_KEY}:
+        raise WeightsError(
+            f"{name}: expected one tensor {PROMPT_KEY!r}, got {', '.join(sorted(state)) or 'none'}; "
+            f"write it with `facerestore weights prepare`"
+        )
+    return state[PROMPT_KEY]
