@@ -8,11 +8,13 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from facerestore.core.errors import ConfigError, KeyMismatch
+from facerestore.weights.convert import read_checkpoint
 
 PEFT_DEFAULT_ALPHA = 8.0
 """What peft takes for `lora_alpha` where a training script names none: OSEDiff, TADSR, PiSA-SR and S3Diff."""
@@ -204,6 +206,69 @@ def read_adapter(
     return Adapter(updates, tuple(wholes), source, dict(metadata or {}))
 
 
+def load_adapter(path: str | Path, *, take: str = "", rank: int | None = None) -> Adapter:
+    """Read an adapter from a file or a PEFT folder, with the alphas that its settings name.
+
+    Args:
+        path: what `facerestore.weights.convert` reads: nothing of a pickle is executed.
+        take: a dotted name: only what lies below it.
+        rank: what every update must have, if that is known.
+
+    Raises:
+        KeyMismatch: if keys are not understood, see `read_adapter`.
+        WeightsError: if it cannot be read.
+    """
+    checkpoint = read_checkpoint(path, take=take)
+    return read_adapter(checkpoint.tensors, source=str(path), rank=rank, metadata=checkpoint.metadata)
+
+
+def require_made_for(adapter: Adapter, **wanted: str | float) -> None:
+    """Check what an adapter says it was made for, such as its base and timestep; silence is accepted.
+
+    Raises:
+        ConfigError: if it says something else.
+    """
+    for name, value in wanted.items():
+        said = adapter.metadata.get(name)
+        if said is None or said == str(value):
+            continue
+        if isinstance(value, int | float) and _number(said) == value:
+            continue
+        raise ConfigError(
+            f"{adapter.source} was made for {name} {said}, and is to be used with {name} {value}; "
+            "an adapter works only with what it was trained with"
+        )
+
+
+def scaled(adapter: Adapter, scale: float | None) -> list[tuple[LowRank, float]]:
+    """Each update with its scale, from the file or from the caller, who must not contradict each other.
+
+    Raises:
+        ConfigError: if neither says it.
+        KeyMismatch: if they differ.
+    """
+    wrong: list[str] = []
+    found: list[tuple[LowRank, float]] = []
+    for update in adapter.updates:
+        if update.alpha is not None:
+            own = update.alpha / update.rank
+            if scale is not None and abs(own - scale) > 1e-6 * abs(own):
+                said = f"alpha {update.alpha:g} / rank {update.rank}"
+                wrong.append(f"{update.key}: expected scale {scale:g}, got {said}")
+            found.append((update, own))
+        elif scale is not None:
+            found.append((update, scale))
+        else:
+            raise ConfigError(
+                f"{adapter.source} does not say alpha, so pass scale=alpha / rank: 1.0 where the training "
+                f"script set alpha to the rank {update.rank}, {PEFT_DEFAULT_ALPHA / update.rank:g} where it "
+                f"left peft's default of {PEFT_DEFAULT_ALPHA:g}"
+            )
+    if wrong:
+        raise KeyMismatch(adapter.source, [], [], wrong)
+    return found
+
+
 def merge_adapter(
     net: nn.Module, adapter: Adapter, *, scale: float | None = None, strength: float = 1.0
 ) -> None:
@@ -223,7 +288,7 @@ def merge_adapter(
         KeyMismatch: if it was made for another network, or for another scale; then nothing was changed.
     """
     updates: dict[str, list[tuple[LowRank, float]]] = {}
-    for update, factor in _scaled(adapter, scale):
+    for update, factor in scaled(adapter, scale):
         updates.setdefault(f"{update.module}.weight", []).append((update, factor * strength))
     wholes = {whole.parameter: whole.value for whole in adapter.wholes}
     own = _tensors(net)
@@ -266,6 +331,13 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
     )
 
 
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _split_component(key: str) -> tuple[str, str]:
     """The component that a key names, or "", and the rest of the key without what peft put into it."""
     rest = key.replace(_WRAPPER, "")
@@ -279,30 +351,6 @@ def _ill_fitting(pair: Mapping[str, str], state: Mapping[str, Tensor], rank: int
         yield f"{pair['up']}: expected (Cout, {down.shape[0]}), got {tuple(up.shape)}"
     elif rank is not None and down.shape[0] != rank:
         yield f"{pair['down']}: expected rank {rank}, got {tuple(down.shape)}"
-
-
-def _scaled(adapter: Adapter, scale: float | None) -> list[tuple[LowRank, float]]:
-    """Each update with its scale, from the file or from the caller, who must not contradict each other."""
-    wrong: list[str] = []
-    scaled: list[tuple[LowRank, float]] = []
-    for update in adapter.updates:
-        if update.alpha is not None:
-            own = update.alpha / update.rank
-            if scale is not None and abs(own - scale) > 1e-6 * abs(own):
-                said = f"alpha {update.alpha:g} / rank {update.rank}"
-                wrong.append(f"{update.key}: expected scale {scale:g}, got {said}")
-            scaled.append((update, own))
-        elif scale is not None:
-            scaled.append((update, scale))
-        else:
-            raise ConfigError(
-                f"{adapter.source} does not say alpha, so pass scale=alpha / rank: 1.0 where the training "
-                f"script set alpha to the rank {update.rank}, {PEFT_DEFAULT_ALPHA / update.rank:g} where it "
-                f"left peft's default of {PEFT_DEFAULT_ALPHA:g}"
-            )
-    if wrong:
-        raise KeyMismatch(adapter.source, [], [], wrong)
-    return scaled
 
 
 def _require_fit(net: nn.Module, adapter: Adapter) -> None:

@@ -23,6 +23,7 @@ from facerestore.weights.load import WRAPPERS, is_safetensors, read_pickle, read
 from facerestore.weights.write import write_tensors
 
 _PEFT_CONFIG = "adapter_config.json"
+_PEFT_PREFIX = "base_model.model."
 _PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"
 _PIECE = "state_dict_"  # OSEDiff keeps `state_dict_unet` beside `state_dict_vae`
@@ -144,8 +145,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if _DIFFUSERS_CONFIG in metadata:
         settings = _json(metadata[_DIFFUSERS_CONFIG], path)
         for component in {key.partition(".")[0] for key in settings}:
-            own = {k.partition(".")[2]: v for k, v in settings.items() if k.partition(".")[0] == component}
-            tensors |= _alphas({k: v for k, v in tensors.items() if _is_below(k, component)}, own, path)
+            start = f"{component}."
+            own = {key.removeprefix(start): v for key, v in settings.items() if key.startswith(start)}
+            tensors |= _alphas(tensors, own, path, start)
     return Checkpoint(tensors, metadata, (), path)
 
 
@@ -156,20 +158,20 @@ def _read_peft(folder: Path) -> Checkpoint:
         raise WeightsError(f"{folder} is no PEFT folder: that has {_PEFT_CONFIG} and one of {_PEFT_FILES}")
     settings = _json(config.read_text(encoding="utf-8"), config)
     tensors = read_tensors(file)
-    return Checkpoint(tensors | _alphas(tensors, settings, config), {}, (), file)
+    return Checkpoint(tensors | _alphas(tensors, settings, config, _PEFT_PREFIX), {}, (), file)
 
 
-def _alphas(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
-    """The alpha of each layer as peft computes it: one number, exceptions by pattern, and rank-stabilised."""
+def _alphas(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, prefix: str
+) -> dict[str, Tensor]:
+    """The alpha of each layer below `prefix` as peft computes it: one number, exceptions by pattern."""
     alphas: dict[str, Tensor] = {}
     for key, down in tensors.items():
         module = key.removesuffix(".lora_A.weight").removesuffix(".lora.down.weight")
-        if module == key or f"{module}.alpha" in tensors:
+        if module == key or not key.startswith(prefix) or f"{module}.alpha" in tensors:
             continue
-        patterns = settings.get("alpha_pattern") or {}
-        fitting = (
-            value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", module)
-        )
+        patterns, name = settings.get("alpha_pattern") or {}, module.removeprefix(prefix)
+        fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", name))
         alpha = next(fitting, settings.get("lora_alpha"))
         if not isinstance(alpha, int | float):
             raise WeightsError(f"{source} does not say lora_alpha, without which {module} has no scale")

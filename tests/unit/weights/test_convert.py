@@ -205,9 +205,10 @@ def peft_folder(folder: Path, **settings: Any) -> Path:
     [
         ({}, (8.0, 8.0)),
         ({"alpha_pattern": {"conv1": 16}}, (8.0, 16.0)),
+        ({"alpha_pattern": {"^mid.to_q": 2}}, (2.0, 8.0)),
         ({"use_rslora": True}, (16.0, 16.0)),
     ],
-    ids=["one", "pattern", "rank-stabilised"],
+    ids=["one", "pattern", "anchored pattern", "rank-stabilised"],
 )
 def test_a_peft_folder_keeps_the_scale_of_each_layer(
     settings: dict[str, Any], alphas: tuple[float, float], tmp_path: Path
