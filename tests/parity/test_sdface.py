@@ -83,9 +83,7 @@ def _check(folder: Path) -> None:
     state = RestorationState.start(pictures)
     with torch.no_grad():
         restored = stage.restore(pictures, state)
-    torch.testing.assert_close(
-        restored, recorded["restored"], atol=1e-4, rtol=0
-    )  # merged here, added there
+    torch.testing.assert_close(restored, recorded["restored"], atol=1e-4, rtol=0)  # merged here, added there
 
 
 def test_a_checkpoint_of_adapters_alone(folder: Path) -> None:
