@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from facerestore.core.errors import WeightsError, WeightsNotFound
+from facerestore.diffusion.time_vae import add_time
 from facerestore.weights.load import check_keys, read_tensors
 
 CLASSES = (
     "UNet2DConditionModel",
     "AutoencoderKL",
     "AutoencoderTiny",
+    "TimeAwareAutoencoderKL",
     "ZImageTransformer2DModel",
     "FluxTransformer2DModel",
 )
+_TIME_SETTING = "time_scale_shift"
 _STEM = "diffusion_pytorch_model"
 _SINGLE = (f"{_STEM}.safetensors", f"{_STEM}.fp16.safetensors", f"{_STEM}.bin")
 _SHARDED = (f"{_STEM}.safetensors.index.json", f"{_STEM}.safetensors.index.fp16.json")
@@ -38,6 +41,11 @@ def sd_unet(config: Mapping[str, Any]) -> nn.Module:
 def sd_vae(config: Mapping[str, Any]) -> nn.Module:
     """The autoencoder of Stable Diffusion, SDXL, FLUX or Z-Image, with random weights."""
     return _build("AutoencoderKL", config)
+
+
+def time_vae(config: Mapping[str, Any]) -> nn.Module:
+    """TADSR's autoencoder: Stable Diffusion's with time layers in its encoder, with random weights."""
+    return _build("TimeAwareAutoencoderKL", config)
 
 
 def tiny_vae(config: Mapping[str, Any]) -> nn.Module:
@@ -92,9 +100,8 @@ def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> n
         raise WeightsError(f"{folder / 'config.json'} describes no {name}: {error}") from error
     state: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        for key, tensor in read_tensors(path).items():
-            wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            state[_modern(key) if name == "AutoencoderKL" else key] = tensor.to(wanted)
+        for key, tensor in read_tensors(path, dtype=dtype).items():
+            state[_modern(key) if name.endswith("AutoencoderKL") else key] = tensor
     check_keys(net, state, str(folder))
     net.load_state_dict(state, assign=True)
     return net.eval()
@@ -103,7 +110,14 @@ def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> n
 def _build(name: str, config: Mapping[str, Any]) -> nn.Module:
     import diffusers
 
-    return getattr(diffusers, name).from_config(dict(config))
+    if name != "TimeAwareAutoencoderKL":
+        return getattr(diffusers, name).from_config(dict(config))
+    plain = {key: value for key, value in config.items() if key != _TIME_SETTING}
+    if config.get(_TIME_SETTING, "scale_shift") != "scale_shift":
+        raise ValueError(f"{_TIME_SETTING} is {config[_TIME_SETTING]!r}; only scale_shift was published")
+    vae = diffusers.AutoencoderKL.from_config(plain)
+    add_time(vae)
+    return vae
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,14 +25,15 @@ WRAPPERS = ("params_ema", "params", "state_dict")
 _answering = threading.Lock()  # torch keeps the names that it may answer in one place for all threads
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read a safetensors file or a pickled state dict, on the CPU, memory-mapped where the format allows.
 
     Args:
         path: the file; its content decides how it is read, not its name.
+        dtype: what tensors of floats are converted to, one after the other; None leaves them as stored.
 
     Returns:
-        Tensors by key, quantised ones as float32, everything else as stored.
+        Tensors by key; quantised ones as float32.
 
     Raises:
         WeightsNotFound: if there is no such file.
@@ -41,10 +42,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if is_safetensors(path):
         try:
-            return _dequantised(load_file(path), path)
+            return _dequantised(load_file(path) if dtype is None else _converted(path, dtype), path)
         except SafetensorError as error:
             raise WeightsError(f"{path} is a damaged safetensors file ({error}); replace it") from error
-    return _tensors_of(read_pickle(path), path)
+    tensors = _tensors_of(read_pickle(path), path)
+    return tensors if dtype is None else {key: _cast(tensor, dtype) for key, tensor in tensors.items()}
 
 
 def is_safetensors(path: Path) -> bool:
@@ -102,6 +104,23 @@ def require_alike(state: Mapping[str, Tensor], like: Mapping[str, Tensor], sourc
     ]
     if missing or unexpected or misshapen:
         raise KeyMismatch(source, missing, unexpected, misshapen)
+
+
+def _converted(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor is mapped on its own, so that the file never lies in memory beside what it becomes."""
+
+    def read(key: str) -> Tensor:
+        with safe_open(path, framework="pt") as file:
+            tensor = file.get_tensor(key)
+        return tensor if key.endswith(SCALE_MIN) else _cast(tensor, dtype)
+
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+    return {key: read(key) for key in keys}
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _dequantised(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
