@@ -310,7 +310,7 @@ def originals(net: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     """
     if len(adapter.components) > 1:
         raise ConfigError(f"{adapter.source} is for {adapter.components}; merge one part(...) at a time")
-    _require_fit(net, adapter)
+    require_fit(dict(net.named_modules()), net.state_dict(), adapter)
     changed = [whole.parameter for whole in adapter.wholes]
     changed += [f"{update.module}.weight" for update in adapter.updates]
     own = _tensors(net)
@@ -353,8 +353,12 @@ def _ill_fitting(pair: Mapping[str, str], state: Mapping[str, Tensor], rank: int
         yield f"{pair['down']}: expected rank {rank}, got {tuple(down.shape)}"
 
 
-def _require_fit(net: nn.Module, adapter: Adapter) -> None:
-    modules, state = dict(net.named_modules()), net.state_dict()
+def require_fit(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor], adapter: Adapter) -> None:
+    """Check an adapter against the layers and the tensors of a network.
+
+    Raises:
+        KeyMismatch: if they do not fit; it names every layer, with both shapes.
+    """
     unexpected: list[str] = []
     misshapen: list[str] = []
     for update in adapter.updates:

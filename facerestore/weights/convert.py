@@ -139,9 +139,7 @@ def convert(
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    tensors = read_tensors(path)
-    with safe_open(path, "pt") as opened:
-        metadata: dict[str, str] = dict(opened.metadata() or {})
+    tensors, metadata = read_tensors(path), _header(path)
     if _DIFFUSERS_CONFIG in metadata:
         settings = _json(metadata[_DIFFUSERS_CONFIG], path)
         for component in {key.partition(".")[0] for key in settings}:
@@ -158,7 +156,13 @@ def _read_peft(folder: Path) -> Checkpoint:
         raise WeightsError(f"{folder} is no PEFT folder: that has {_PEFT_CONFIG} and one of {_PEFT_FILES}")
     settings = _json(config.read_text(encoding="utf-8"), config)
     tensors = read_tensors(file)
-    return Checkpoint(tensors | _alphas(tensors, settings, config, _PEFT_PREFIX), {}, (), file)
+    alphas = _alphas(tensors, settings, config, _PEFT_PREFIX)
+    return Checkpoint(tensors | alphas, _header(file) if is_safetensors(file) else {}, (), file)
+
+
+def _header(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as opened:
+        return dict(opened.metadata() or {})
 
 
 def _alphas(

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,20 +27,42 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OutputError: if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(path) as temporary:
         save_file(_owned(tensors), temporary, metadata={"format": "pt", **metadata})
         with temporary.open("r+b") as stream:
             _order_header(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+            _to_disk(stream)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that stands beside weights, such as its settings; one of this name is replaced.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    with _whole(path) as temporary, temporary.open("wb") as stream:
+        stream.write(content)
+        _to_disk(stream)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name beside `path` that becomes `path` if all goes well, and is gone if not."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
     finally:
         with contextlib.suppress(OSError):  # what went wrong is being reported
             temporary.unlink()
+
+
+def _to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
