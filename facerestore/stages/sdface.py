@@ -14,7 +14,7 @@ from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec, Posterior
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SDXL_UNET, TINY_SDXL_VAE
-from facerestore.diffusion.lora import merge_adapter, read_adapter
+from facerestore.diffusion.lora import load_adapter, merge_adapter
 from facerestore.diffusion.x0 import x0_direct
 from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
@@ -103,7 +103,7 @@ class SDFace(ImageStage):
             unet = component(store, self.unet, backbones.sd_unet, TINY_SDXL_UNET, dtype=torch.float32)
             vae = component(store, self.vae, backbones.sd_vae, TINY_SDXL_VAE, dtype=torch.float32)
             if self.lora is not None:
-                adapter = read_adapter(store.load(self.lora), source=self.lora)
+                adapter = load_adapter(store.verify(self.lora))
                 merge_adapter(unet, adapter.part("unet"), scale=self.lora_scale)
                 merge_adapter(vae, adapter.part("vae"), scale=self.lora_scale)
             prompt = _made_prompt(unet) if self.prompt is None else _read_prompt(store, self.prompt)

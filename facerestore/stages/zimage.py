@@ -14,7 +14,8 @@ from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec, Posterior
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_ZIMAGE_TRANSFORMER
-from facerestore.diffusion.lora import merge_adapter, read_adapter
+from facerestore.diffusion.latent_tiling import predict_tiled
+from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.x0 import x0_from_zimage
 from facerestore.diffusion.zimage_constants import FoldedZImage, fold_constants
 from facerestore.imaging.pad import cut, pad_to_multiple
@@ -33,8 +34,14 @@ class ZImage(ImageStage):
 
     No noise is added: what is wrong with the picture is taken for the noise of level sigma. With z the
     latent and m the transformer's raw output, which points from noise to the clean latent,
-    `z_0 = z + sigma * m(z, t = 1 - sigma, prompt)`. Guidance is off. This is one Euler step of diffusers'
-    `ZImagePipeline` from sigma to 0 with shift 1, bit for bit in float32.
+    `z_0 = z + sigma * m(z, t = 1 - sigma, prompt)`. Guidance is off.
+
+    Reference:
+        HONORAICamera's entry in NTIRE 2026 image super-resolution; GitHub
+        zhengchen1999/NTIRE2026_ImageSR_x4, `models/team14_HonorAICamera`.
+    Parity:
+        One Euler step of diffusers' `ZImagePipeline` from sigma to 0 with shift 1: bit for bit in float32
+        before folding, 1e-5 abs after.
 
     Args:
         transformer: a `ZImageTransformer2DModel`, or what is called like one. With `config.fold` it is
@@ -56,7 +63,7 @@ class ZImage(ImageStage):
         HONORAICamera gives "244", a number with three readings: the raw timestep 244 of 1000, so sigma 0.244,
         which is what the team's public sister entry computes (121 there is 0.121) and what stands here; the
         same moved by Turbo's own shift of 3, 0.4919; and index 244 of FLUX's schedule, as OMGSR-F means it,
-        0.5051. The later two are about as far again from the clean picture, and invent more."""
+        0.5051. The latter two take twice as much of the picture for noise, and invent more."""
         transformer: str | None = "z-image-turbo/transformer"
         """Folder of the transformer in the manifest; None makes a tiny one, for tests."""
         vae: str | None = "z-image-turbo/vae"
@@ -69,12 +76,20 @@ class ZImage(ImageStage):
         """alpha / rank of adapters whose files do not say alpha."""
         posterior: Posterior = "mode"
         """Whether the latent is the mean, or drawn with the seed of the face as the official scripts do."""
+        tile: int = 128
+        """Side of a tile, latent cells of 8 px: larger areas than its square are restored in tiles."""
+        overlap: int = 32
+        """Of neighbouring tiles, latent cells."""
         fold: bool = True
         """Whether prompt and noise level are folded into the weights; False to train what is folded away."""
 
         def __post_init__(self) -> None:
             if not 0 < self.sigma <= 1:
                 raise ConfigError(f"sigma lies above 0 and not above 1 (timestep / 1000), got {self.sigma}")
+            if self.tile < 2 or self.tile % 2 or self.overlap % 2 or not 0 <= self.overlap < self.tile:
+                raise ConfigError(
+                    f"tile and overlap are even, the overlap is smaller: got {self.tile} and {self.overlap}"
+                )
 
         def contract(self) -> StageContract:
             """A diffusion model: it invents detail."""
@@ -86,13 +101,19 @@ class ZImage(ImageStage):
             return tuple(name for name in names if name is not None)
 
         def build(self, store: "WeightStore") -> "ZImage":
-            """Load, merge the adapters, and fold, in the dtype in which the transformer is stored."""
+            """Load, merge the adapters, and fold, in the dtype in which the transformer is stored.
+
+            Raises:
+                ConfigError: if an adapter says that it was made for another sigma, or no scale is known.
+                KeyMismatch: if one key of an adapter finds no place.
+            """
             transformer = component(
                 store, self.transformer, backbones.zimage_transformer, TINY_ZIMAGE_TRANSFORMER
             )
             vae = component(store, self.vae, backbones.sd_vae, TINY_FLUX_VAE)
             for name in self.adapters:
-                adapter = read_adapter(store.load(name), source=name)
+                adapter = load_adapter(store.verify(name))
+                require_made_for(adapter, sigma=self.sigma)
                 for part in adapter.components:
                     net = vae if part == "vae" else transformer
                     merge_adapter(net, adapter.part(part), scale=self.adapter_scale)
@@ -135,14 +156,20 @@ class ZImage(ImageStage):
         return self
 
     def predict(self, z: torch.Tensor) -> torch.Tensor:
-        """The transformer's raw output m for latents (B,C,h,w): the way from noise to clean, float32."""
+        """The transformer's raw output m for latents (B,C,h,w): the way from noise to clean, float32.
+
+        Large latents go through in tiles, each with positions of its own.
+        """
+        return predict_tiled(self._predict, z, tile=self.config.tile, overlap=self.config.overlap)
+
+    def _predict(self, z: torch.Tensor) -> torch.Tensor:
         z = z.to(self.layout.dtype)
         if isinstance(self.transformer, FoldedZImage):
-            return self.transformer(z).float()
+            return self.transformer(z)
         t = torch.full((len(z),), 1 - self.config.sigma, device=z.device)
         prompts = [self.prompt.to(z)] * len(z)
         frames = self.transformer(list(z.unsqueeze(2)), t, prompts, return_dict=False)[0]
-        return torch.stack([frame.float() for frame in frames]).squeeze(2)
+        return torch.stack(frames).squeeze(2)
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From latents (B,C,h,w) to clean ones, float32."""

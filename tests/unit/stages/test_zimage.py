@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -142,6 +143,20 @@ def test_any_size_goes_through(height: int, width: int) -> None:
     assert out.shape == picture.shape and bool(torch.isfinite(out).all())
 
 
+def test_large_latents_go_through_in_tiles_and_are_moved_once() -> None:
+    z = _noise(1, 16, 16, 28)
+    stage = _lively(tile=16, overlap=4)
+    with torch.no_grad():
+        tiled, whole = stage.step(z), _lively().step(z)
+        left, right = stage.step(z[..., :16]), stage.step(z[..., 12:])
+    torch.testing.assert_close(tiled[..., :12], left[..., :12], atol=1e-5, rtol=0)
+    torch.testing.assert_close(tiled[..., 16:], right[..., 4:], atol=1e-5, rtol=0)
+    assert (tiled - whole).abs().mean() > 1e-4
+    for tile, overlap in ((15, 4), (16, 3), (16, 16), (0, 0)):
+        with pytest.raises(ConfigError, match="even"):
+            ZImage.Config(tile=tile, overlap=overlap)
+
+
 def test_what_lies_beyond_the_picture_is_its_reflection() -> None:
     stage, picture = _lively(), _pictures(1, 40, 64)
     by_hand = torch.cat([picture, picture[:, :, 31:39].flip(2)], dim=2)
@@ -211,6 +226,13 @@ def test_from_files_with_three_adapters_merged_one_after_the_other(tmp_path: Pat
     expected = _restored(plain, pictures)
     torch.testing.assert_close(_restored(built, pictures), expected, atol=1e-5, rtol=0)
     assert (_restored(_lively(), pictures) - expected).abs().mean() > 1e-2
+    with safe_open(tmp_path / "stage1.safetensors", "pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    save_file(state, tmp_path / "stage1.safetensors", metadata={"sigma": "0.121"})
+    with pytest.raises(ConfigError, match=r"sigma 0\.121"):
+        config.build(_Listed(paths=paths))
+    config.override("sigma", "0.121").build(_Listed(paths=paths))
+    save_file(state, tmp_path / "stage1.safetensors")
     with pytest.raises(ConfigError, match="does not say alpha"):
         ZImage.Config(adapters=("stage1",)).build(_Listed(paths=paths))
     save_file({"prompt_embeds": plain.prompt}, paths[names[2]])
