@@ -12,8 +12,9 @@ from facerestore.core.precision import DtypeName, Layout, choose_layout
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec, Posterior
+from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
-from facerestore.diffusion.lora import merge_adapter, read_adapter
+from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.schedule import sd_alpha_bar
 from facerestore.diffusion.x0 import x0_from_eps
 from facerestore.imaging.pad import cut, pad_to_multiple
@@ -55,8 +56,6 @@ class OSDFace(ImageStage):
     Raises:
         ConfigError: if the networks do not fit each other.
     """
-
-    alpha_bar: torch.Tensor
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config(StageConfig):
@@ -110,13 +109,13 @@ class OSDFace(ImageStage):
             """Load everything and merge the adapter in float32; `place` chooses the dtype.
 
             Raises:
-                ConfigError: if the networks do not fit each other.
+                ConfigError: if the networks do not fit each other, or the adapter says another timestep.
                 KeyMismatch: if a file does not fit its network, or the adapter the UNet.
                 WeightsNotFound: names every file that is missing.
             """
             store.require(self.weights())
-            unet = _component(store, self.unet, backbones.sd_unet, TINY_UNET)
-            vae = _component(store, self.vae, backbones.sd_vae, TINY_SD_VAE)
+            unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=torch.float32)
+            vae = component(store, self.vae, backbones.sd_vae, TINY_SD_VAE, dtype=torch.float32)
             prompt, projector = VisualPrompt(self.prompt_net), PromptProjector(self.projector_net)
             if self.visual_prompt is None:
                 fill_seeded(prompt)
@@ -128,7 +127,8 @@ class OSDFace(ImageStage):
                 load_into(projector, store.load(self.projector), self.projector)
             stage = OSDFace(unet, LatentCodec.of(vae, name="osdface"), prompt, projector, self)
             if self.lora is not None:
-                adapter = read_adapter(store.load(self.lora), source=self.lora)
+                adapter = load_adapter(store.verify(self.lora))
+                require_made_for(adapter, timestep=self.timestep)
                 merge_adapter(unet, adapter, scale=self.lora_scale)
             return stage
 
@@ -160,7 +160,7 @@ class OSDFace(ImageStage):
         self.codec = codec
         self.prompt = prompt
         self.projector = projector
-        self.register_buffer("alpha_bar", sd_alpha_bar()[config.timestep], persistent=False)
+        self.alpha_bar = float(sd_alpha_bar()[config.timestep])
         self.layout = Layout(dtype=torch.float32, channels_last=False, batch=1)
         self._require_fit()
 
@@ -229,12 +229,3 @@ class OSDFace(ImageStage):
                 f"the autoencoder's latents have {latent} channels, the UNet takes {unet.in_channels}; "
                 "give the two of one base model"
             )
-
-
-def _component(store: "WeightStore", name: str | None, make: Any, tiny: dict[str, Any]) -> nn.Module:
-    """A network of the base model in float32, or a tiny made one."""
-    if name is not None:
-        return backbones.load_component(store.find(name), dtype=torch.float32)
-    net = make(tiny).eval()
-    fill_seeded(net)
-    return net

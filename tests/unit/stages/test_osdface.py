@@ -12,7 +12,6 @@ from facerestore.core.errors import ConfigError, KeyMismatch, RangeError, Weight
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
-from facerestore.stages.compose import Chain
 from facerestore.stages.osdface import OSDFace
 from facerestore.weights.seeded import fill_seeded
 from facerestore.weights.store import WeightStore
@@ -154,12 +153,6 @@ def test_resaved_and_reloaded_it_gives_the_same(tmp_path: Path) -> None:
     assert torch.equal(_run(other, faces), _run(stage, faces))
 
 
-def test_it_goes_twice_into_a_chain() -> None:
-    chain = Chain.Config(stages=(OSDFace.Config().tiny(), OSDFace.Config().tiny())).build(STORE)
-    state = chain.place(CPU, "fp32")(RestorationState.start(_faces(1)))
-    assert state.image.shape == (1, 3, 64, 64) and "osdface" in state.kept
-
-
 def test_values_that_are_not_finite_are_refused_by_name() -> None:
     stage = _stage()
     with torch.no_grad():
@@ -198,14 +191,14 @@ class TestOtherBaseModels:
         fill_seeded(net)
         net.save_pretrained(self.folder / "sd21-base" / name)
 
-    def adapt(self, rank: int, **more: torch.Tensor) -> None:
+    def adapt(self, rank: int, metadata: dict[str, str] | None = None, **more: torch.Tensor) -> None:
         down = torch.ones(rank, 32)
         state = {"unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.ones(rank, 64)}
         state["unet.mid_block.attentions.0.proj_in.lora_B.weight"] = torch.full((64, rank), 0.01)
         state["unet.down_blocks.0.attentions.0.proj_in.lora.down.weight"] = down
         state["unet.down_blocks.0.attentions.0.proj_in.lora.up.weight"] = torch.full((32, rank), 0.01)
         (self.folder / "osdface").mkdir(exist_ok=True)
-        save_file(state | more, self.folder / "osdface" / "lora.safetensors")
+        save_file(state | more, self.folder / "osdface" / "lora.safetensors", metadata)
 
     config = replace(OSDFace.Config().tiny(), unet="sd21-base/unet", vae="sd21-base/vae", lora="osdface/lora")
 
@@ -239,6 +232,12 @@ class TestOtherBaseModels:
         self.adapt(4, **{"unet.mid_block.attentions.0.proj_in.alpha": torch.tensor(8.0)})
         with pytest.raises(KeyMismatch, match="alpha 8 / rank 4"):
             self.config.build(store)
+
+    def test_an_adapter_for_another_timestep_is_refused(self, store: WeightStore) -> None:
+        self.adapt(4, {"timestep": "500"})
+        with pytest.raises(ConfigError, match="timestep 500"):
+            self.config.build(store)
+        assert replace(self.config, timestep=500).build(store).alpha_bar < 0.3
 
     def test_another_unet_is_refused(self, store: WeightStore) -> None:
         self.save("unet", backbones.sd_unet(TINY_UNET | {"cross_attention_dim": 24}))
