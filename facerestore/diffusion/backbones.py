@@ -108,14 +108,14 @@ def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> n
 
 
 def _build(name: str, config: Mapping[str, Any]) -> nn.Module:
-    import diffusers
-
     if name != "TimeAwareAutoencoderKL":
+        import diffusers
+
         return getattr(diffusers, name).from_config(dict(config))
     plain = {key: value for key, value in config.items() if key != _TIME_SETTING}
     if config.get(_TIME_SETTING, "scale_shift") != "scale_shift":
         raise ValueError(f"{_TIME_SETTING} is {config[_TIME_SETTING]!r}; only scale_shift was published")
-    vae = diffusers.AutoencoderKL.from_config(plain)
+    vae = _build("AutoencoderKL", plain)
     add_time(vae)
     return vae
 
