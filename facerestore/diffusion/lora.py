@@ -297,7 +297,7 @@ def merge_adapter(
         if parameter in wholes:
             value = torch.lerp(value, wholes[parameter].to(value), strength)
         for update, factor in updates.get(parameter, ()):
-            value = value + _product(update, value) * factor
+            value = _added(value, update, factor)
         own[parameter].data = value.to(own[parameter].dtype)
 
 
@@ -393,6 +393,6 @@ def _kernel(weight: Tensor) -> tuple[int, ...]:
     return () if all(size == 1 for size in kernel) else kernel
 
 
-def _product(update: LowRank, base: Tensor) -> Tensor:
-    up = update.up.to(base).flatten(1)
-    return (up @ update.down.to(base).flatten(1)).reshape(base.shape)
+def _added(base: Tensor, update: LowRank, factor: float) -> Tensor:
+    up, down = (tensor.detach().to(base).flatten(1) for tensor in (update.up, update.down))
+    return torch.addmm(base.flatten(1), up, down, alpha=factor).reshape(base.shape)
