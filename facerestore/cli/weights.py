@@ -3,35 +3,36 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from facerestore.cli.console import FAILED, out, reports_errors, say_error, shown
+from facerestore.cli.fetch import fetch
 from facerestore.core.errors import WeightsError
-from facerestore.weights.spec import WeightSpec
+from facerestore.weights.spec import WeightSpec, remote
 from facerestore.weights.store import WeightStore
 
-app = typer.Typer(help="List, show and verify weight files.", no_args_is_help=True)
+app = typer.Typer(help="List, show, fetch, import and verify weight files.", no_args_is_help=True)
+app.command()(fetch)
 
 
 @app.command("list")
 @reports_errors
 def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Every weight file, its size and licence, and where it was found."""
+    """Every weight, those that ship first, its size and licence, and where it was found."""
     store = WeightStore()
+    every = (*store.specs(), *remote())
     if as_json:
-        out().print_json(json.dumps([_facts(store, spec) for spec in store.specs()]))
+        out().print_json(json.dumps([_facts(store, spec) for spec in every]))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("name", "size", "licence", "network", "found"):
         table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
-    for spec in store.specs():
-        found = _found(store, spec.name)
-        table.add_row(
-            spec.name, f"{spec.bytes / 1e6:.1f} MB", spec.licence, spec.net, shown(found or "missing")
-        )
+    for spec in every:
+        found = _found(store, spec.name) or ("not here: weights fetch" if spec.hub else "not here")
+        table.add_row(spec.name, f"{spec.bytes / 1e6:.1f} MB", spec.licence, spec.net, shown(found))
     out().print(table, soft_wrap=False)
 
 
@@ -41,7 +42,8 @@ def show(name: Annotated[str, typer.Argument(help="See `facerestore weights list
     """Everything that is known about one weight file."""
     store = WeightStore()
     for key, value in _facts(store, store.spec(name)).items():
-        out().print(f"{key:9} {shown('missing' if value is None else value)}")
+        text = ", ".join(value) if isinstance(value, tuple) else value
+        out().print(f"{key:9} {shown('missing' if text is None else text)}")
 
 
 @app.command()
@@ -94,7 +96,7 @@ def import_(
         out().print(f"left out: {shown(', '.join(made.left_out))}")
 
 
-def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, str | int | None]:
+def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, Any]:
     return dataclasses.asdict(spec) | {"found": _found(store, spec.name)}
 
 

@@ -74,6 +74,24 @@ class ChecksumMismatch(WeightsError, ValueError):
     """A weight file is not the file that the manifest describes."""
 
 
+class LicenceNotAccepted(WeightsError, PermissionError):
+    """Weights are under a licence that has to be accepted before they are fetched."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class DownloadFailed(WeightsError, ConnectionError):
+    """A weight could not be fetched: no connection, or every source is gone."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class OfflineMode(DownloadFailed):
+    """Something was to be fetched, and an environment variable forbids it."""
+
+
 class KeyMismatch(WeightsError, ValueError):
     """A checkpoint does not fit its network.
 

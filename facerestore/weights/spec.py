@@ -25,6 +25,9 @@ class WeightSpec:
         citation: the work to cite.
         net: class that it belongs to, as `module.Class` below `facerestore.nets`.
         note: what it is and what it was trained on, as far as known.
+        hub: where a hub has it, in order of preference: `OWNER/REPOSITORY:PATH`, where the path of a folder
+            ends in a slash. None where no hub has it.
+        take: of a published checkpoint, only what lies below this dotted name.
     """
 
     name: str
@@ -36,6 +39,8 @@ class WeightSpec:
     citation: str
     net: str
     note: str
+    hub: tuple[str, ...] = ()
+    take: str = ""
 
     @property
     def is_folder(self) -> bool:
@@ -56,4 +61,5 @@ def remote() -> tuple[WeightSpec, ...]:
 @cache
 def _entries(file: str) -> tuple[WeightSpec, ...]:
     text = files("facerestore.weights").joinpath(file).read_text(encoding="utf-8")
-    return tuple(WeightSpec(**entry) for entry in tomllib.loads(text)["weight"])
+    entries = tomllib.loads(text)["weight"]
+    return tuple(WeightSpec(**entry | {"hub": tuple(entry.get("hub", ()))}) for entry in entries)

@@ -169,8 +169,9 @@ def test_weights_are_listed_shown_and_verified(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = json.loads(cli("weights", "list", "--json").stdout)
-    assert {entry["name"] for entry in listed} >= {"realesrgan-x4plus", "mtcnn", "face-recognition"}
-    assert all(entry["found"] for entry in listed)
+    shipped = {"realesrgan-x4plus", "mtcnn", "face-recognition"}
+    assert {entry["name"] for entry in listed if not entry["hub"] and entry["found"]} == shipped
+    assert {entry["name"] for entry in listed} > {*shipped, "sd21-base/unet", "osdface/lora"}
     assert "MIT" in cli("weights", "list").stdout
     assert listed[0]["sha256"] in cli("weights", "show", listed[0]["name"]).stdout
     assert cli("weights", "verify", "mtcnn").exit_code == 0
