@@ -24,6 +24,11 @@ class LatentCodec(nn.Module):
         shift: taken off before scaling; 0.1159 for FLUX and Z-Image.
         name: of the stage, which makes its random numbers its own.
         tiles: the size from which `AutoencoderKL` works in tiles; `AutoencoderTiny` never does.
+        decoder: what decodes in its place, with a scale and shift of its own, such as a codec of the TAESD
+            made for the same latents; None where the autoencoder decodes itself.
+
+    Raises:
+        ShapeError: if the other decoder has other latents.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class LatentCodec(nn.Module):
         shift: float = 0.0,
         name: str = "posterior",
         tiles: VaeTiles = _TILES,
+        decoder: "LatentCodec | None" = None,
     ) -> None:
         super().__init__()
         self.vae: Any = vae
@@ -41,17 +47,26 @@ class LatentCodec(nn.Module):
         self.shift = shift
         self.name = name
         self.tiles = tiles
+        self.decoder = decoder
+        if decoder is not None and decoder.form != self.form:
+            raise ShapeError(f"a decoder of latents with {self.form} channels and pixels", decoder.form)
 
     @classmethod
-    def of(cls, vae: nn.Module, *, name: str = "posterior") -> Self:
+    def of(cls, vae: nn.Module, *, name: str = "posterior", decoder: "LatentCodec | None" = None) -> Self:
         """A codec with the scale and shift that stand in the autoencoder's own `config`."""
         config: Any = vae.config
-        return cls(vae, scaling=config.scaling_factor, shift=config.shift_factor or 0.0, name=name)
+        shift = config.shift_factor or 0.0
+        return cls(vae, scaling=config.scaling_factor, shift=shift, name=name, decoder=decoder)
 
     @property
     def factor(self) -> int:
         """Pixels per latent cell, along each side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def form(self) -> tuple[int, int]:
+        """Channels of the latents, and pixels per latent cell."""
+        return self.vae.config.latent_channels, self.factor
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,6 +106,8 @@ class LatentCodec(nn.Module):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Decode scaled latents (B,C,h,w) to float32 images (B,3,h*factor,w*factor), not clamped to [0,1]."""
+        if self.decoder is not None:
+            return self.decoder.decode(z)
         latent = (z.float() / self.scaling + self.shift).to(self.dtype)
         if not self._is_tiny and needs_tiles(self.tiles, max(latent.shape[2:]), decoding=True):
             return from_signed(decode_tiled(self.vae, latent, self.tiles).float())

@@ -6,6 +6,8 @@ whole picture, so that tiles do not drift apart in tone. Tiles wait on the CPU f
 The layout of the tiles is that of the "VAEHook" script, read in cswry/OSEDiff. The script averages the
 variances of padded tiles; here each pixel counts once and the spread between tiles counts too, which makes
 the statistics those of the untiled picture. As in the script, attention looks no further than its tile.
+
+A GPU then needs memory for one tile. A CPU gains little, because the tiles wait in that same memory.
 """
 
 from collections.abc import Iterator

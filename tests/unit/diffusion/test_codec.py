@@ -96,3 +96,15 @@ def test_a_large_picture_goes_in_tiles(vae: nn.Module) -> None:
     wide = torch.nn.functional.interpolate(z, size=(60, 24))
     out = whole.decode(wide)
     assert 0 < (tiled.decode(wide) - out).abs().mean() < 0.02 * out.std()
+
+
+def test_a_small_decoder_takes_the_same_scaled_latents(
+    vae: nn.Module, taesd: nn.Module, images: torch.Tensor
+) -> None:
+    codec = LatentCodec.of(vae, decoder=LatentCodec.of(taesd))
+    z = codec.encode(images, (0, 1, 2))
+    assert torch.equal(z, LatentCodec.of(vae).encode(images, (0, 1, 2)))
+    torch.testing.assert_close(codec.decode(z), taesd.decode(z).sample / 2 + 0.5, atol=1e-6, rtol=0)
+    sixteen = LatentCodec.of(backbones.tiny_vae(configs.TINY_TAEF1))
+    with pytest.raises(ShapeError, match=r"\(4, 8\) channels and pixels"):
+        LatentCodec.of(vae, decoder=sixteen)
