@@ -12,6 +12,7 @@ from facerestore.stages.color_fix import ColorFix
 from facerestore.stages.compose import Chain
 from facerestore.stages.osdface import OSDFace
 from facerestore.stages.realesrgan import RealESRGAN
+from facerestore.stages.sdface import SDFace
 from facerestore.stages.zimage import ZImage
 from facerestore.weights.store import WeightStore
 
@@ -46,6 +47,16 @@ def zimage() -> Recipe:
     )
 
 
+def sdface() -> Recipe:
+    """SDFace, team 2 of NTIRE 2025: the UNet of SDXL-Turbo returns the clean face in one call."""
+    return Recipe(
+        name="sdface",
+        summary="SDFace (NTIRE 2025, team 2): one call of SDXL-Turbo's UNet, tuned on faces",
+        status="needs weights",
+        stage=Chain.Config(stages=(SDFace.Config(), ColorFix.Config(method="none"))),
+    )
+
+
 def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
     first, second = (
@@ -62,7 +73,12 @@ def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"realesrgan": realesrgan, "osdface": osdface, "zimage": zimage}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "realesrgan": realesrgan,
+    "osdface": osdface,
+    "zimage": zimage,
+    "sdface": sdface,
+}
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained
 
 
