@@ -80,7 +80,9 @@ class WeightStore:
             if _is_there(spec, folder / spec.file):
                 return folder / spec.file
         places = ", ".join(map(str, folders))
-        remedy = "Install facerestore again, set" if spec.sha256 else "Set"
+        remedy = "Install facerestore again, set" if spec in manifest() else "Set"
+        if spec.hub:
+            remedy = f"Run `facerestore weights fetch {name}`, set"
         raise WeightsNotFound(
             f"{_described(spec)} is in none of {places}. {remedy} {VARIABLE} to the folder that has it, or "
             f"give its path: --weights {name}=PATH"
@@ -102,10 +104,12 @@ class WeightStore:
                 missing.append(self.spec(name))
         if missing:
             lines = "".join(f"\n  {spec.name}: {_described(spec)}" for spec in missing)
+            on_hub = " ".join(spec.name for spec in missing if spec.hub)
+            command = f"`facerestore weights fetch {on_hub}` brings what a hub has. " if on_hub else ""
             raise WeightsNotFound(
-                f"{len(missing)} weights are missing:{lines}\nFetch each from its source "
-                "(`facerestore weights import` turns a checkpoint into safetensors), then set "
-                f"{VARIABLE} to the folder that has them, or give each path: --weights NAME=PATH"
+                f"{len(missing)} weights are missing:{lines}\n{command}What you bring yourself (`facerestore "
+                "weights import` turns a checkpoint into safetensors) is found where "
+                f"{VARIABLE} names its folder, or by its path: --weights NAME=PATH"
             )
 
     def verify(self, name: str) -> Path:

@@ -22,6 +22,17 @@ def test_no_name_is_used_twice_and_everything_says_its_licence_and_source() -> N
     assert all(spec.licence and spec.source and spec.citation and spec.bytes > 0 for spec in every)
 
 
+def test_every_source_on_a_hub_is_a_repository_and_a_path() -> None:
+    assert all(not spec.hub for spec in manifest())
+    for spec in remote():
+        for source in spec.hub:
+            repository, colon, path = source.partition(":")
+            assert repository.count("/") == 1 and colon and path
+            assert path.endswith("/") == spec.is_folder, source
+    first = {spec.name: spec.hub[0] for spec in remote() if spec.hub}
+    assert first["sd21-base/vae"] == "stabilityai/stable-diffusion-2-1-base:vae/"
+
+
 def test_all_missing_weights_are_named_at_once(elsewhere: Path) -> None:
     names = ("sd21-base/unet", "mtcnn", "osdface/lora")
     with pytest.raises(WeightsNotFound) as caught:
@@ -35,6 +46,7 @@ def test_all_missing_weights_are_named_at_once(elsewhere: Path) -> None:
         "osdface/lora",
         "none stated",
         "--weights NAME=PATH",
+        "`facerestore weights fetch sd21-base/unet osdface/lora`",
     ):
         assert part in message
 
