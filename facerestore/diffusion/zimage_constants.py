@@ -9,8 +9,8 @@ the same every time too, and are computed once:
 * the modulation of the last layer, which goes into the columns of its projection.
 
 What remains has no time embedding, no caption embedding, no context refiner and no modulation matrices: 492
-of 6,155 million parameters are gone. Measured at full width on one CPU core in bf16 at 512 px, a block takes
-0.525 s instead of 0.547 s and each of the two context refiner blocks, 0.044 s, is gone: 4.5 % of 34 blocks.
+of 6,155 million parameters are gone, 1 GB in bf16. The time gained is small: from single blocks of full width
+on one busy CPU core, in bf16 at 512 px, 1.4 % and 4.5 % of the whole in two runs.
 """
 
 from typing import Any

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
 from PIL import Image
+from zimage import zimage
 
 import facerestore
 from facerestore.core.precision import Layout, cpu_has_fast_bf16
@@ -212,7 +213,7 @@ def main() -> int:
     out = parser.parse_args().out
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for part in (starting(), memory(Path(folder)), layouts(), aligned()):
+        for part in (starting(), memory(Path(folder)), layouts(), aligned(), zimage()):
             for row in part:
                 verdict = {True: "", False: "  MISSED", None: ""}[row.met]
                 print(f"{row.name}: {row.value:.3g} {row.unit}{verdict}", flush=True)
