@@ -1,6 +1,8 @@
 """Component folders as diffusers writes them: every layout is read, what does not fit is refused by name."""
 
+import copy
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from facerestore.core.errors import KeyMismatch, WeightsError, WeightsNotFound
+from facerestore.core.precision import Layout
 from facerestore.diffusion import backbones, configs
 from facerestore.weights.seeded import fill_seeded
 
@@ -221,3 +224,21 @@ def test_loading_costs_what_the_weights_cost_in_the_wanted_dtype(tmp_path: Path)
     size = sum(parameter.nbytes for parameter in net.parameters()) / 2**20
     assert size == pytest.approx(159.6, abs=0.1)
     assert peak < 1.1 * size
+
+
+def test_placing_in_another_dtype_says_nothing(vae: nn.Module) -> None:
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger("diffusers").addHandler(listener)
+    try:
+        layout = Layout(dtype=torch.bfloat16, channels_last=True, batch=1)
+        net = layout.place(copy.deepcopy(vae), torch.device("cpu"))
+    finally:
+        logging.getLogger("diffusers").removeHandler(listener)
+    assert not lines
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.bfloat16}
