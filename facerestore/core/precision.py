@@ -34,7 +34,7 @@ class Layout:
     def place(self, net: nn.Module, device: torch.device) -> nn.Module:
         """Move a network to the device in this layout, frozen and in eval mode."""
         memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        # The `to` of diffusers warns, at each change of dtype, of modules to keep in float32 even if it has none.
+        # Not the `to` of diffusers, which warns of modules to keep in float32 where there are none.
         net = nn.Module.to(net.eval().requires_grad_(False), device=device, dtype=self.dtype)
         return net.to(memory_format=memory)  # pyright: ignore[reportCallIssue] - torch documents it, its types lack it
 
