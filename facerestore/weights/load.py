@@ -5,6 +5,7 @@ The value is float32(KEY * scale + min), computed in float64 and rounded once, a
 """
 
 import pickle
+import struct
 import threading
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +23,22 @@ from facerestore.weights.leftovers import stand_ins
 SCALE_MIN = ".scale_min"
 WRAPPERS = ("params_ema", "params", "state_dict")
 """What a checkpoint may keep its tensors under: BasicSR writes the first two, Lightning the third."""
+# What torch.load raises, depending on which byte of a file is wrong; found by changing bytes at random.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    SafetensorError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 _answering = threading.Lock()  # torch keeps the names that it may answer in one place for all threads
 
 
@@ -158,8 +175,9 @@ def read_pickle(path: Path) -> Any:
             f"{path} is refused, nothing of it was executed: it is no safetensors file, and as a pickle it "
             f"holds more than tensors ({reason}). Convert it to safetensors where you trust it"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, SafetensorError) as error:
-        raise WeightsError(f"{path} is neither safetensors nor a pickled state dict ({error})") from error
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise WeightsError(f"{path} is neither safetensors nor a pickled state dict ({reason})") from error
 
 
 def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import sys
 import types
 from pathlib import Path
@@ -313,6 +314,30 @@ def test_a_truncated_file_is_refused_and_leaves_nothing_behind(
     with pytest.raises(WeightsError, match="cut"):
         convert(source, tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["cut.ckpt"]
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_file_with_any_byte_changed_is_read_or_refused_by_name(form: str, tmp_path: Path) -> None:
+    """Damage makes torch raise a dozen different errors; all of them must come out as ours."""
+    source, out, draw = tmp_path / "damaged.ckpt", tmp_path / "out.safetensors", random.Random(form)
+    if form == "safetensors":
+        save_file(STATE, source, metadata={"lora_adapter_metadata": '{"unet.r": 1}'})
+    else:
+        torch.save({"state_dict": STATE, "epoch": 1}, source, _use_new_zipfile_serialization=form == "zip")
+    whole, refused = source.read_bytes(), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        at = draw.randrange(min(len(content), draw.choice([200, 1000, len(content)])))
+        content[at : at + draw.choice([0, 1, 1, 1, 9])] = draw.randbytes(draw.choice([0, 1, 1, 1, 5]))
+        source.write_bytes(content)
+        out.unlink(missing_ok=True)
+        try:
+            convert(source, out)
+        except WeightsError as error:
+            refused += 1
+            assert "damaged.ckpt" in str(error)
+            assert not out.exists()
+    assert refused > 50
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"lr": 1.0, "names": ["a"]}, {}, torch.ones(2)])
