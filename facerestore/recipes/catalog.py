@@ -10,7 +10,10 @@ from facerestore.recipes.recipe import Recipe, Status
 from facerestore.stages.base import StageConfig
 from facerestore.stages.color_fix import ColorFix
 from facerestore.stages.compose import Chain
+from facerestore.stages.omgsr_s import OMGSRS
 from facerestore.stages.osdface import OSDFace
+from facerestore.stages.osediff import OSEDiff
+from facerestore.stages.pisa_sr import PiSASR
 from facerestore.stages.realesrgan import RealESRGAN
 from facerestore.stages.sdface import SDFace
 from facerestore.stages.zimage import ZImage
@@ -57,6 +60,48 @@ def sdface() -> Recipe:
     )
 
 
+def omgsr_s() -> Recipe:
+    """OMGSR-S: Stable Diffusion 2.1 asked once at timestep 273, where degraded latents belong."""
+    return Recipe(
+        name="omgsr-s",
+        summary="OMGSR-S: one step of Stable Diffusion 2.1 from mid-schedule, in the input's colours",
+        status="needs weights",
+        stage=Chain.Config(stages=(OMGSRS.Config(), ColorFix.Config(method="adain"))),
+    )
+
+
+def osediff() -> Recipe:
+    """OSEDiff for photographs: Stable Diffusion 2.1 asked once at timestep 999, with an empty prompt."""
+    return Recipe(
+        name="osediff",
+        summary="OSEDiff: one step of Stable Diffusion 2.1 from its last timestep, in the input's colours",
+        status="needs weights",
+        stage=Chain.Config(stages=(OSEDiff.Config(), ColorFix.Config(method="adain"))),
+    )
+
+
+def osediff_face() -> Recipe:
+    """OSEDiff as its authors trained it on faces; they use it without a colour fix."""
+    return Recipe(
+        name="osediff-face",
+        summary="OSEDiff trained on faces: one step of Stable Diffusion 2.1 from its last timestep",
+        status="needs weights",
+        stage=Chain.Config(
+            stages=(OSEDiff.Config(adapter="osediff-face/weights"), ColorFix.Config(method="none"))
+        ),
+    )
+
+
+def pisa_sr() -> Recipe:
+    """PiSA-SR: Stable Diffusion 2.1 asked once, with knobs for fidelity and for invented detail."""
+    return Recipe(
+        name="pisa-sr",
+        summary="PiSA-SR: one step of Stable Diffusion 2.1; lambda_pix cleans, lambda_sem invents detail",
+        status="needs weights",
+        stage=Chain.Config(stages=(PiSASR.Config(), ColorFix.Config(method="adain"))),
+    )
+
+
 def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
     first, second = (
@@ -78,6 +123,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "osdface": osdface,
     "zimage": zimage,
     "sdface": sdface,
+    "omgsr-s": omgsr_s,
+    "osediff": osediff,
+    "osediff-face": osediff_face,
+    "pisa-sr": pisa_sr,
 }
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained
 

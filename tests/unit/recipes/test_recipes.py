@@ -45,7 +45,13 @@ def test_any_coarse_stage_goes_before_any_detail_stage() -> None:
         get("osdface+nothing")
 
 
-@pytest.mark.parametrize("name", ["osdface", "zimage", "sdface", "osdface+zimage", "realesrgan+zimage"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("osdface", "zimage", "sdface", "osdface+zimage", "realesrgan+zimage"),
+        *("omgsr-s", "osediff", "osediff-face", "pisa-sr"),
+    ],
+)
 def test_one_step_recipes_run_in_tiny_and_name_what_they_miss_in_full(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
