@@ -18,7 +18,7 @@ def x0_from_eps(z: torch.Tensor, eps: torch.Tensor, alpha_bar: AlphaBar) -> torc
     For OSDFace, OMGSR-S, OSEDiff (whose one scheduler step from t=999 is this), S3Diff and HAODiff.
     """
     _check(z, eps)
-    alpha = torch.as_tensor(alpha_bar, dtype=torch.float64)
+    alpha = _double(alpha_bar)
     clean = (_double(z) - (1 - alpha).sqrt() * _double(eps)) / alpha.sqrt()
     return clean.float().to(z.device)
 
@@ -26,7 +26,7 @@ def x0_from_eps(z: torch.Tensor, eps: torch.Tensor, alpha_bar: AlphaBar) -> torc
 def x0_from_scaled_residual(z: torch.Tensor, residual: torch.Tensor, alpha_bar: AlphaBar) -> torch.Tensor:
     """Clean latent from a residual of the rescaled input, `z / sqrt(a) - residual`, for TADSR and BVI."""
     _check(z, residual)
-    alpha = torch.as_tensor(alpha_bar, dtype=torch.float64)
+    alpha = _double(alpha_bar)
     return (_double(z) / alpha.sqrt() - _double(residual)).float().to(z.device)
 
 
@@ -59,6 +59,8 @@ def _check(z: torch.Tensor, out: torch.Tensor) -> None:
         raise ShapeError(f"a prediction of the latent's shape {tuple(z.shape)}", out.shape)
 
 
-def _double(tensor: torch.Tensor) -> torch.Tensor:
+def _double(value: float | torch.Tensor) -> torch.Tensor:
     """In float64, on the CPU where the device has none."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    if isinstance(value, torch.Tensor) and value.device.type == "mps":
+        value = value.cpu()
+    return torch.as_tensor(value, dtype=torch.float64)
