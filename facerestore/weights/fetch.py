@@ -73,7 +73,7 @@ def fetch(
     found: dict[str, Path | None] = {name: _found(store, name) for name in names}
     missing = [store.spec(name) for name, path in found.items() if path is None]
     if missing:
-        require_acceptance(missing, accept=accept_licence)
+        require_acceptance([spec for spec in missing if spec.hub], accept=accept_licence)
         _require_online(missing)
         hub = hub_endpoint(endpoint)
         failures: list[FaceRestoreError] = []
@@ -121,7 +121,7 @@ def _fetched(spec: WeightSpec, endpoint: str, on_progress: Progress) -> Path:
     """
     target = cache_folder() / spec.file
     if not spec.hub:
-        raise WeightsNotFound(f"{spec.name} is on no hub: it is the {spec.source}. Put it at {target}")
+        raise WeightsNotFound(f"{spec.name} is on no hub. Its source: {spec.source}. Put it at {target}")
     with _staging(spec.name) as staging:
         if (target / _CONFIG if spec.is_folder else target).is_file():
             return target  # another process brought it while this one waited
@@ -138,8 +138,8 @@ def _fetched(spec: WeightSpec, endpoint: str, on_progress: Progress) -> Path:
             shutil.rmtree(staging)
             return target
     raise DownloadFailed(
-        f"{spec.name} is at none of its sources on {endpoint}:{''.join(gone)}\nBring it to {target} from "
-        f"elsewhere (it is the {spec.source}), or give its path: --weights {spec.name}=PATH"
+        f"{spec.name} is at none of its sources on {endpoint}:{''.join(gone)}\nBring it to {target} "
+        f"from elsewhere, or give its path: --weights {spec.name}=PATH. Its source: {spec.source}"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from facerestore.core.errors import ConfigError, DownloadFailed
 
@@ -74,12 +75,10 @@ def look_up(repository: str, path: str, *, endpoint: str) -> HubFile:
         DownloadFailed: if there is no answer.
         SourceGone: if the hub has no such file, or not for this user.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub import get_hf_file_metadata
 
-    # Composed with the client's own endpoint, then moved: the variable may have been set after its import.
-    url = endpoint + hf_hub_url(repository, path, endpoint=ENDPOINT).removeprefix(ENDPOINT)
-    with _named(url):
+    url = f"{endpoint}/{repository}/resolve/main/{quote(path)}"
+    with _named(url), _discreet():
         found = get_hf_file_metadata(url)
     if not found.etag:
         raise DownloadFailed(f"{url} answers without an ETag, so it is no hub; correct HF_ENDPOINT")
@@ -107,7 +106,7 @@ def download(file: HubFile, target: Path, on_size: Callable[[int], None]) -> Non
             target.unlink()
             there = 0
         try:
-            with _named(file.url), _quiet(), _Counted(target, on_size) as stream:
+            with _named(file.url), _discreet(), _Counted(target, on_size) as stream:
                 headers = build_hf_headers()
                 http_get(file.url, stream, resume_size=there, headers=headers, expected_size=file.size)
                 stream.flush()
@@ -138,21 +137,23 @@ def _length(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+def _discreet() -> Iterator[None]:
+    """Keep the client from drawing a bar, and from telling or asking a hub more than the file needs.
 
-    if are_progress_bars_disabled(_TRANSFER):
-        yield
-        return
-    disable_progress_bars(_TRANSFER)
+    To say which program it serves, it would ask the public hub for a list of programs, whatever the endpoint.
+    """
+    from huggingface_hub import constants, utils
+
+    told, shown = constants.HF_HUB_DISABLE_TELEMETRY, not utils.are_progress_bars_disabled(_TRANSFER)
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    if shown:
+        utils.disable_progress_bars(_TRANSFER)
     try:
         yield
     finally:
-        enable_progress_bars(_TRANSFER)
+        constants.HF_HUB_DISABLE_TELEMETRY = told
+        if shown:
+            utils.enable_progress_bars(_TRANSFER)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import re
 import socket
 import struct
 import threading
@@ -45,7 +44,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
-        repository, path = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", self.path).groups()
+        repository, _, path = self.path[1:].partition("/resolve/main/")
         name = f"{repository}:{path}"
         self.server.asked.append((self.command, name, self.headers.get("Range", "")))
         if name not in self.server.files:

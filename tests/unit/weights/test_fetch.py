@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -242,12 +245,20 @@ def test_a_licence_is_accepted_once(hub: Any, cache: Path) -> None:
 
 def test_one_that_fails_does_not_stop_the_others(hub: Any, cache: Path) -> None:
     served(hub)
-    with pytest.raises(WeightsNotFound, match="text encoder"):
+    with pytest.raises(WeightsNotFound, match=r"on no hub.*text encoder"):
         fetch(["z-image-turbo/prompt", "osdface/lora"], accept_licence=True, endpoint=hub.endpoint)
     assert left(cache) == {"osdface/lora.safetensors"}
     with pytest.raises(WeightsError, match="2 of 2") as caught:
         fetch(["z-image-turbo/prompt", "sd21-base/vae"], endpoint=hub.endpoint)
     assert "z-image-turbo/prompt" in str(caught.value) and "sd21-base/vae" in str(caught.value)
+
+
+def test_a_licence_is_not_asked_about_where_nothing_can_be_fetched(hub: Any, cache: Path) -> None:
+    for spec in remote():
+        if not spec.hub:
+            with pytest.raises(WeightsNotFound, match=spec.name):
+                fetch([spec.name], endpoint=hub.endpoint)
+    assert hub.asked == []
 
 
 def test_what_cannot_be_begun_says_why(hub: Any, cache: Path) -> None:
@@ -273,6 +284,14 @@ def test_a_disk_that_is_too_small_is_said_before(
 
 def cli(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["weights", *arguments], catch_exceptions=False)
+
+
+def test_a_hub_is_asked_for_the_file_and_nothing_else(hub: Any, cache: Path, tmp_path: Path) -> None:
+    served(hub)
+    own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "facerestore", "weights", "fetch", "osdface/lora", "--accept-licence"]
+    subprocess.run(command, env=os.environ | own, check=True, capture_output=True)
+    assert hub.asked == [("HEAD", LORA, ""), ("GET", LORA, "")]
 
 
 def test_the_command_fetches_weights_and_whole_recipes(
