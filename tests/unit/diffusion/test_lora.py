@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,6 +117,48 @@ def test_every_key_style_gives_the_same_network(style: str) -> None:
         assert not torch.equal(merged, net().get_submodule(name).weight)
     assert torch.equal(changed.conv_in.weight, net().conv_in.weight)
     assert isinstance(changed.conv_in.weight, nn.Parameter)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_tensor_of_a_file_is_accounted_for(style: str) -> None:
+    state = dict(STYLES[style]()) | {"unet.conv_in.weight": torch.ones(6, 3, 3, 3)}
+    adapter = read_adapter(state)
+    used = {update.key for update in adapter.updates} | {whole.key for whole in adapter.wholes}
+    held = {id(t) for update in adapter.updates for t in (update.down, update.up)}
+    held |= {id(whole.value) for whole in adapter.wholes}
+    assert held == {id(tensor) for tensor in state.values()}
+    assert used <= state.keys()
+
+
+@given(
+    into=st.integers(1, 6),
+    out=st.integers(1, 6),
+    rank=st.integers(1, 8),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    scale=st.floats(-2, 2),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_merged_layer_answers_as_the_layer_with_its_factors_beside(
+    into: int,
+    out: int,
+    rank: int,
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    scale: float,
+    seed: int,
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    layer = nn.Sequential(nn.Conv2d(into, out, kernel, stride, padding))
+    down = torch.randn(rank, into, *kernel, generator=draw)
+    up = torch.randn(out, rank, 1, 1, generator=draw)
+    picture = torch.rand(2, into, 7, 8, generator=draw)
+    beside = layer(picture) + scale * F.conv2d(F.conv2d(picture, down, None, stride, padding), up)
+    merge_adapter(layer, read_adapter({"0.lora_A.weight": down, "0.lora_B.weight": up}), scale=scale)
+    torch.testing.assert_close(layer(picture), beside, atol=1e-4, rtol=1e-5)
 
 
 def test_merging_and_taking_back_is_the_identity_even_in_half_precision() -> None:
