@@ -12,7 +12,7 @@ from facerestore.core.precision import DtypeName, Layout, choose_layout
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec, Posterior
-from facerestore.diffusion.components import component
+from facerestore.diffusion.components import CodecChoice, codec_weights, component, latent_codec
 from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
 from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.schedule import sd_alpha_bar
@@ -81,6 +81,10 @@ class OSDFace(ImageStage):
         """Folder of the UNet in the manifest; None makes a tiny one, for tests."""
         vae: str | None = "sd21-base/vae"
         """Folder of the autoencoder; None makes a tiny one."""
+        codec: CodecChoice = "full"
+        """`full`, `tiny_decoder` or `tiny`: the small autoencoder decodes, or does both, and costs detail."""
+        small_vae: str | None = "taesd"
+        """Folder of the small autoencoder; None makes one."""
         visual_prompt: str | None = "osdface/visual-prompt"
         """File of the prompt's encoder: the published checkpoint, or its part; None makes random weights."""
         projector: str | None = "osdface/projector"
@@ -101,8 +105,9 @@ class OSDFace(ImageStage):
             return StageContract(generative=True)
 
         def weights(self) -> tuple[str, ...]:
-            """The base model's two networks and the three published files."""
-            names = (self.unet, self.vae, self.visual_prompt, self.projector, self.lora)
+            """The base model's networks and the three published files."""
+            codec = codec_weights(self.codec, self.vae, self.small_vae)
+            names = (self.unet, *codec, self.visual_prompt, self.projector, self.lora)
             return tuple(name for name in names if name is not None)
 
         def build(self, store: "WeightStore") -> "OSDFace":
@@ -115,7 +120,13 @@ class OSDFace(ImageStage):
             """
             store.require(self.weights())
             unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=torch.float32)
-            vae = component(store, self.vae, backbones.sd_vae, TINY_SD_VAE, dtype=torch.float32)
+            codec = latent_codec(
+                store,
+                self.codec,
+                self.small_vae,
+                lambda: component(store, self.vae, backbones.sd_vae, TINY_SD_VAE, dtype=torch.float32),
+                name="osdface",
+            )
             prompt, projector = VisualPrompt(self.prompt_net), PromptProjector(self.projector_net)
             if self.visual_prompt is None:
                 fill_seeded(prompt)
@@ -125,7 +136,7 @@ class OSDFace(ImageStage):
                 fill_seeded(projector)
             else:
                 load_into(projector, store.load(self.projector), self.projector)
-            stage = OSDFace(unet, LatentCodec.of(vae, name="osdface"), prompt, projector, self)
+            stage = OSDFace(unet, codec, prompt, projector, self)
             if self.lora is not None:
                 adapter = load_adapter(store.verify(self.lora))
                 require_made_for(adapter, timestep=self.timestep)
@@ -141,6 +152,7 @@ class OSDFace(ImageStage):
                 projector_net=_TINY_PROJECTOR,
                 unet=None,
                 vae=None,
+                small_vae=None,
                 visual_prompt=None,
                 projector=None,
                 lora=None,

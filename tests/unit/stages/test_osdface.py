@@ -138,6 +138,24 @@ def test_in_bf16_codes_are_compared_and_the_step_is_taken_in_float32() -> None:
     assert 0 < (out - exact).abs().mean() < 0.05
 
 
+def test_a_small_autoencoder_decodes_or_does_both() -> None:
+    stages = {choice: _stage(codec=choice) for choice in ("full", "tiny_decoder", "tiny")}
+    faces, z = _faces(2), torch.zeros(1, 4, 8, 8)
+    outs = {choice: _run(stage, faces) for choice, stage in stages.items()}
+    assert all(out.shape == faces.shape and bool(out.isfinite().all()) for out in outs.values())
+    with torch.no_grad():
+        latents = {choice: stage.codec.encode(faces, (0, 0)) for choice, stage in stages.items()}
+        decoded = {choice: stage.codec.decode(z) for choice, stage in stages.items()}
+    assert torch.equal(latents["full"], latents["tiny_decoder"])
+    assert not torch.equal(latents["full"], latents["tiny"])
+    assert torch.equal(decoded["tiny"], decoded["tiny_decoder"])
+    assert not torch.equal(decoded["full"], decoded["tiny"])
+    config = OSDFace.Config()
+    vaes = {"sd21-base/vae", "taesd"}
+    for choice, needed in {"full": {"sd21-base/vae"}, "tiny_decoder": vaes, "tiny": {"taesd"}}.items():
+        assert vaes & set(config.override("codec", choice).weights()) == needed
+
+
 def test_gradients_reach_the_face() -> None:
     stage, face = _stage(), _faces(1).requires_grad_()
     stage(RestorationState(lq=face, image=face, seeds=(0,))).image.sum().backward()
