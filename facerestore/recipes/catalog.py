@@ -16,6 +16,7 @@ from facerestore.stages.osediff import OSEDiff
 from facerestore.stages.pisa_sr import PiSASR
 from facerestore.stages.realesrgan import RealESRGAN
 from facerestore.stages.sdface import SDFace
+from facerestore.stages.tadsr import TADSR
 from facerestore.stages.zimage import ZImage
 from facerestore.weights.store import WeightStore
 
@@ -102,6 +103,26 @@ def pisa_sr() -> Recipe:
     )
 
 
+def tadsr() -> Recipe:
+    """TADSR: Stable Diffusion 2.1 asked once at the timestep that the user chooses, by default 500."""
+    return Recipe(
+        name="tadsr",
+        summary="TADSR: one step of Stable Diffusion 2.1; timestep 1 keeps to the input, 999 invents most",
+        status="needs weights",
+        stage=Chain.Config(stages=(TADSR.Config(), ColorFix.Config(method="adain"))),
+    )
+
+
+def bvi() -> Recipe:
+    """BVI's entry to NTIRE 2026: TADSR, whose prediction a small network, never published, corrects."""
+    return Recipe(
+        name="ntire2026/bvi",
+        summary="BVI (NTIRE 2026): TADSR, its prediction corrected by a refiner that you train",
+        status="train it yourself",
+        stage=Chain.Config(stages=(TADSR.Config(refiner="bvi/refiner"), ColorFix.Config(method="adain"))),
+    )
+
+
 def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
     first, second = (
@@ -127,6 +148,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "osediff": osediff,
     "osediff-face": osediff_face,
     "pisa-sr": pisa_sr,
+    "tadsr": tadsr,
+    "ntire2026/bvi": bvi,
 }
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained
 
