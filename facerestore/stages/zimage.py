@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from facerestore.core.errors import ConfigError, UnsupportedDtype, WeightsError
+from facerestore.core.errors import ConfigError, UnsupportedDtype
 from facerestore.core.precision import DtypeName, Layout, choose_layout
-from facerestore.core.seeding import generator
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec, Posterior
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_ZIMAGE_TRANSFORMER
+from facerestore.diffusion.constant_prompt import constant_prompt
 from facerestore.diffusion.latent_tiling import predict_tiled
 from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.x0 import x0_from_zimage
@@ -24,7 +24,6 @@ from facerestore.stages.base import ImageStage, StageConfig, StageContract
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
-PROMPT_KEY = "prompt"
 MULTIPLE_PX = 16  # 8 px a latent cell, 2 x 2 cells a token
 _TINY_PROMPT_TOKENS = 7
 
@@ -117,7 +116,8 @@ class ZImage(ImageStage):
                 for part in adapter.components:
                     net = vae if part == "vae" else transformer
                     merge_adapter(net, adapter.part(part), scale=self.adapter_scale)
-            prompt = _prompt(store, self.prompt, transformer)
+            width = transformer.config.cap_feat_dim
+            prompt = constant_prompt(store, self.prompt, tokens=_TINY_PROMPT_TOKENS, width=width)
             return ZImage(transformer, LatentCodec.of(vae, name="zimage"), prompt, self)
 
         def tiny(self) -> Self:
@@ -188,17 +188,3 @@ class ZImage(ImageStage):
 
 def _dtype(net: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in net.parameters()), torch.float32)
-
-
-def _prompt(store: "WeightStore", name: str | None, transformer: Any) -> torch.Tensor:
-    """The prompt's embedding from its file, or a made one."""
-    if name is None:
-        width = transformer.config.cap_feat_dim
-        return torch.randn(_TINY_PROMPT_TOKENS, width, generator=generator(0, "zimage prompt"))
-    state = store.load(name)
-    if set(state) != {PROMPT_KEY}:
-        raise WeightsError(
-            f"{name}: expected one tensor {PROMPT_KEY!r}, got {', '.join(sorted(state)) or 'none'}; "
-            f"write it with `facerestore weights prepare`"
-        )
-    return state[PROMPT_KEY]
