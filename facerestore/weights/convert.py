@@ -64,28 +64,10 @@ def read_checkpoint(source: str | Path, *, take: str = "") -> Checkpoint:
         return _taken(_read_peft(path), take)
     if is_safetensors(path):
         return _taken(_read_safetensors(path), take)
-    content = read_pickle(path)
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds {type(content).__name__}, no tensors by name")
-    wanted = [name for name in WRAPPERS if take.partition(".")[0] == name] or WRAPPERS
-    wrapper = next((name for name in wanted if isinstance(content.get(name), Mapping)), None)
-    metadata = {
-        str(key): str(value) for key, value in content.items() if isinstance(value, int | float | str)
-    }
-    left_out: list[str] = []
-    if wrapper is not None:
-        left_out = [str(key) for key in content if key != wrapper and str(key) not in metadata]
-        content = content[wrapper]
-        take = take.removeprefix(wrapper).removeprefix(".")
-    tensors: dict[str, Tensor] = {}
-    for key, value in _leaves(content):
-        if not isinstance(value, Tensor):
-            left_out += [] if key in metadata else [key]
-        elif key in tensors:
-            raise WeightsError(f"{path} has {key} twice; take one part of it")
-        else:
-            tensors[key] = value
-    return _taken(Checkpoint(tensors, metadata, tuple(left_out), path), take)
+    try:
+        return _read_pickled(path, take)
+    except RecursionError as error:
+        raise WeightsError(f"{path} holds itself, or what it holds is nested beyond any use") from error
 
 
 def convert(
@@ -136,6 +118,36 @@ def convert(
     said |= ({"taken": take} if take else {}) | ({"dropped": " ".join(drop)} if drop else {})
     write_tensors(out, tensors, said)
     return Checkpoint(tensors, said, checkpoint.left_out, out)
+
+
+def _read_pickled(path: Path, take: str) -> Checkpoint:
+    content = read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds {type(content).__name__}, no tensors by name")
+    metadata = {
+        str(key): str(value)
+        for key, value in content.items()
+        if isinstance(value, int | float | str) and _is_text(f"{key}{value}")
+    }
+    first, _, below = take.partition(".")
+    wanted = (first,) if first in WRAPPERS else WRAPPERS
+    wrapper = next((name for name in wanted if isinstance(content.get(name), Mapping)), None)
+    left_out: list[str] = []
+    if wrapper is not None:
+        left_out = [str(key) for key in content if key != wrapper and str(key) not in metadata]
+        content = content[wrapper]
+        take = below if first == wrapper else take
+    tensors: dict[str, Tensor] = {}
+    for key, value in _leaves(content):
+        if not isinstance(value, Tensor):
+            left_out += [] if key in metadata else [key]
+        elif key in tensors:
+            raise WeightsError(f"{path} has {key} twice; take one part of it")
+        elif value.layout != torch.strided or not _is_text(key):
+            raise WeightsError(f"{path}: {key!r} is no dense tensor with a readable name, so no network's")
+        else:
+            tensors[key] = value
+    return _taken(Checkpoint(tensors, metadata, tuple(left_out), path), take)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -216,6 +228,11 @@ def _taken(checkpoint: Checkpoint, take: str) -> Checkpoint:
         below = f" below {take!r}" if take else ""
         raise WeightsError(f"{checkpoint.file} has no tensors{below}; {_overview(checkpoint.tensors)}")
     return Checkpoint(tensors, checkpoint.metadata, checkpoint.left_out, checkpoint.file)
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written down: pickles can hold halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _is_below(key: str, name: str) -> bool:
