@@ -77,6 +77,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 # rrdbnet fp32 NCHW 3.17, fp32 NHWC 2.40, bf16 NCHW 1.01, bf16 NHWC 0.59; batch 4 is 1.3 x slower per face
 # than batch 1.
 _CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbnet", "cuda"): True}
+# At 512 px on one such core beside other work, seconds as fp32 NCHW, fp32 NHWC, bf16 NCHW, bf16 NHWC:
+# sd_vae encode 17.4, 13.1, 8.0, 6.0 and decode 35.9, 21.2, 25.1, 5.0; visual_prompt 3.7, 2.2, 1.8, 0.7;
+# sd21_unet 9.7, 12.8, 3.1, 5.0, so it stays NCHW: its transformers read rows of positions.
+# In float32 these stay NCHW too: torch normalises groups in NHWC less exactly (features of visual_prompt
+# then lie up to 2.6e-3 from the original's, otherwise 6e-6).
+_CHANNELS_LAST_BELOW_FP32 = frozenset({("sd_vae", "cpu"), ("visual_prompt", "cpu")})
 _BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda"): 8}
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones
 
@@ -107,4 +113,7 @@ def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> 
     else:
         chosen = torch.float32
     key = (net, device.type)
-    return Layout(dtype=chosen, channels_last=_CHANNELS_LAST.get(key, False), batch=_BATCH.get(key, 1))
+    channels_last = _CHANNELS_LAST.get(key, False)
+    if chosen != torch.float32:
+        channels_last |= key in _CHANNELS_LAST_BELOW_FP32
+    return Layout(dtype=chosen, channels_last=channels_last, batch=_BATCH.get(key, 1))

@@ -36,6 +36,11 @@ def _faces(count: int, height: int = 64, width: int = 64) -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
 
 
+def _rows_of_pixels(conv: torch.nn.Module) -> bool:
+    """Whether a filter lies in NHWC order, which is faster on CPUs below float32, and inexact in it."""
+    return conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def _run(stage: OSDFace, faces: torch.Tensor, seed: int | tuple[int, ...] = 0) -> torch.Tensor:
     with torch.no_grad():
         return stage(RestorationState.start(faces, seed)).image
@@ -134,6 +139,10 @@ def test_in_bf16_codes_are_compared_and_the_step_is_taken_in_float32() -> None:
     for net in (coarse.unet, coarse.codec, coarse.projector, coarse.prompt.encoder):
         assert next(net.parameters()).dtype == torch.bfloat16
     out = _run(coarse, faces)
+    assert _rows_of_pixels(coarse.codec.vae.decoder.conv_out) and _rows_of_pixels(
+        coarse.prompt.encoder.conv_out
+    )
+    assert not _rows_of_pixels(coarse.unet.conv_in) and not _rows_of_pixels(stage.codec.vae.decoder.conv_out)
     assert out.dtype == torch.float32
     assert 0 < (out - exact).abs().mean() < 0.05
 
