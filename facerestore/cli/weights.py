@@ -10,7 +10,7 @@ from rich.table import Table
 
 from facerestore.cli.console import FAILED, out, reports_errors, say_error, shown
 from facerestore.cli.fetch import fetch
-from facerestore.core.errors import WeightsError
+from facerestore.core.errors import OutputError, WeightsError
 from facerestore.weights.spec import WeightSpec, remote
 from facerestore.weights.store import WeightStore
 
@@ -94,6 +94,23 @@ def import_(
         out().print(f"  {shown(key)} {shown(value)}")
     if made.left_out:
         out().print(f"left out: {shown(', '.join(made.left_out))}")
+
+
+@app.command()
+@reports_errors
+def prompt(
+    text_encoder: Annotated[Path, typer.Argument(help="Folder text_encoder/ of Stable Diffusion 2.1-base.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Must not be there yet.")],
+) -> None:
+    """Embed the empty prompt, which is `sd21-base/prompt-empty`: restoring then needs no text encoder."""
+    from facerestore.diffusion.constant_prompt import PROMPT_KEY
+    from facerestore.diffusion.prompts import empty_prompt
+    from facerestore.weights.write import write_tensors
+
+    if target.exists():
+        raise OutputError(f"{target} is there already; remove it or name another file")
+    write_tensors(target, {PROMPT_KEY: empty_prompt(text_encoder)}, {"prompt": ""})
+    out().print(f"{shown(target)}: {target.stat().st_size / 1e3:.1f} kB")
 
 
 def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def constant_prompt(store: "WeightStore", name: str | None, *, tokens: int, widt
     if set(state) != {PROMPT_KEY}:
         raise WeightsError(
             f"{name}: expected one tensor {PROMPT_KEY!r}, got {', '.join(sorted(state)) or 'none'}; save the "
-            f"text encoder's output for one prompt, without its batch axis, under that name"
+            "text encoder's output for one prompt there (`facerestore weights prompt` does for an empty one)"
         )
     prompt = state[PROMPT_KEY]
     if prompt.ndim != 2 or prompt.shape[1] != width:

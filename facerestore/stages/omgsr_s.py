@@ -23,7 +23,7 @@ class OMGSRS(SD21Stage):
     Reference:
         OMGSR, 2025, arXiv:2508.08227; GitHub wuer5/OMGSR `infer/omgsr_s_infer_model.py`.
     Parity:
-        The official forward pass on the same weights with the posterior's mode, 2e-5 abs in float32.
+        The official forward pass on the same weights with the posterior's mode, 1e-5 abs in float32.
 
     Args:
         unet: Stable Diffusion 2.1-base's UNet, the adapter merged.
