@@ -27,8 +27,8 @@ def test_every_source_on_a_hub_is_a_repository_and_a_path() -> None:
     for spec in remote():
         for source in spec.hub:
             repository, colon, path = source.partition(":")
-            assert repository.count("/") == 1 and colon and path
-            assert path.endswith("/") == spec.is_folder, source
+            assert repository.count("/") == 1 and colon
+            assert (not path or path.endswith("/")) == spec.is_folder, source  # "" is the repository's root
     first = {spec.name: spec.hub[0] for spec in remote() if spec.hub}
     assert first["sd21-base/vae"] == "stabilityai/stable-diffusion-2-1-base:vae/"
 
