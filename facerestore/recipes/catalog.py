@@ -123,6 +123,28 @@ def bvi() -> Recipe:
     )
 
 
+def mipluscv() -> Recipe:
+    """MiPlusCV's entry to NTIRE 2026, its winner: OSDFace, then Z-Image with an adapter for detail."""
+    detail = ZImage.Config(adapters=("mipluscv/detail-lora",))
+    return Recipe(
+        name="ntire2026/mipluscv",
+        summary="MiPlusCV (NTIRE 2026, first): OSDFace, then Z-Image with an adapter that you train",
+        status="train it yourself",
+        stage=Chain.Config(stages=(OSDFace.Config(), detail, ColorFix.Config())),
+    )
+
+
+def honoraicamera() -> Recipe:
+    """HONORAICamera's entry to NTIRE 2026: Z-Image at sigma 0.244, three adapters merged in turn."""
+    adapters = tuple(f"honoraicamera/stage{i}" for i in (1, 2, 3))
+    return Recipe(
+        name="ntire2026/honoraicamera",
+        summary="HONORAICamera (NTIRE 2026, third): one step of Z-Image with adapters that you train",
+        status="train it yourself",
+        stage=Chain.Config(stages=(ZImage.Config(sigma=0.244, adapters=adapters), ColorFix.Config())),
+    )
+
+
 def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
     first, second = (
@@ -149,6 +171,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "osediff-face": osediff_face,
     "pisa-sr": pisa_sr,
     "tadsr": tadsr,
+    "ntire2026/mipluscv": mipluscv,
+    "ntire2026/honoraicamera": honoraicamera,
     "ntire2026/bvi": bvi,
 }
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained

@@ -50,6 +50,7 @@ def test_any_coarse_stage_goes_before_any_detail_stage() -> None:
     [
         *("osdface", "zimage", "sdface", "osdface+zimage", "realesrgan+zimage"),
         *("omgsr-s", "osediff", "osediff-face", "pisa-sr", "tadsr", "ntire2026/bvi"),
+        *("ntire2026/mipluscv", "ntire2026/honoraicamera"),
     ],
 )
 def test_one_step_recipes_run_in_tiny_and_name_what_they_miss_in_full(
