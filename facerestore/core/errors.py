@@ -55,10 +55,6 @@ class DeviceError(FaceRestoreError, RuntimeError):
     """The device asked for is not there."""
 
 
-class MissingDependency(FaceRestoreError, ImportError):
-    """An optional package is not installed; the message has the line that installs it."""
-
-
 class WeightsError(FaceRestoreError):
     """Something is wrong with a weight file."""
 
@@ -117,10 +113,6 @@ class KeyMismatch(WeightsError, ValueError):
             if keys
         ]
         super().__init__(f"{source} does not fit its network: {'; '.join(parts)}. Nothing was loaded.")
-
-
-class FaceNotFound(FaceRestoreError, LookupError):
-    """No face was found in a picture where one was needed."""
 
 
 class ImageError(FaceRestoreError, OSError):

@@ -73,9 +73,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return found
 
 
-# Measured with `make bench`; CPU rows on two cores with AVX512-BF16 and AMX at 128 px, seconds per face:
-# rrdbnet fp32 NCHW 3.17, fp32 NHWC 2.40, bf16 NCHW 1.01, bf16 NHWC 0.59; batch 4 is 1.3 x slower per face
-# than batch 1.
+# Measured with `make bench` on two cores with AVX512-BF16 and AMX at 128 px, seconds per face: rrdbnet fp32
+# NCHW 2.73, fp32 NHWC 2.19, bf16 NCHW 0.93, bf16 NHWC 0.49. In a run apart, batch 4 took 1.3 x as long per
+# face as batch 1. The rows for CUDA are what is usual there; none was measured.
 _CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbnet", "cuda"): True}
 # At 512 px on one such core beside other work, seconds as fp32 NCHW, fp32 NHWC, bf16 NCHW, bf16 NHWC:
 # sd_vae encode 17.4, 13.1, 8.0, 6.0 and decode 35.9, 21.2, 25.1, 5.0; visual_prompt 3.7, 2.2, 1.8, 0.7;

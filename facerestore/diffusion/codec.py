@@ -1,5 +1,6 @@
 """Between pictures and the scaled latents of an autoencoder."""
 
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from facerestore.core.errors import ShapeError
 from facerestore.core.seeding import generator
 from facerestore.diffusion.vae_tiling import VaeTiles, decode_tiled, encode_tiled, needs_tiles
+from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.imaging.range import from_signed, to_signed
 
 Posterior = Literal["mode", "sample"]
@@ -126,3 +128,35 @@ class LatentCodec(nn.Module):
         """Drawn on the CPU, so that every device sees the same."""
         draws = [torch.randn(latent.shape[1:], generator=generator(seed, self.name)) for seed in seeds]
         return torch.stack(draws).to(latent.device)
+
+
+def through_latents(
+    codec: LatentCodec,
+    images: torch.Tensor,
+    seeds: tuple[int, ...],
+    step: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    posterior: Posterior,
+    batch: int,
+    multiple_px: int | None = None,
+) -> torch.Tensor:
+    """Encode, step, decode, in batches: what one-step stages share.
+
+    Args:
+        codec: between pictures and latents.
+        images: (B,3,H,W) float32 in [0,1], any size; padded by reflection and cut again.
+        seeds: one an image, for a posterior that is sampled.
+        step: from latents (b,C,h,w) to clean ones of the same shape.
+        posterior: the mode, or drawn with the seeds.
+        batch: images per call.
+        multiple_px: to which the sides are padded; by default the codec's factor.
+
+    Returns:
+        (B,3,H,W) float32, not clamped.
+    """
+    padded = pad_to_multiple(images, multiple_px or codec.factor)
+    out: list[torch.Tensor] = []
+    for start in range(0, len(images), batch):
+        z = codec.encode(padded[start : start + batch], seeds[start : start + batch], posterior)
+        out.append(codec.decode(step(z)))
+    return cut(torch.cat(out), *images.shape[2:])

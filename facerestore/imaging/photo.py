@@ -200,10 +200,6 @@ class Photo:
         """The same photo, metadata and all, with other pixels of the same mode; any size, 8 or 16 bits."""
         return replace(self, pixels=pixels)
 
-    def with_note(self, note: str) -> Self:
-        """The same photo with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
     def to_pil(self) -> Image.Image:
         """The picture as a Pillow image of the same mode, with profile, EXIF and dpi in its `info`.
 

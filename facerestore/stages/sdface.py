@@ -11,12 +11,11 @@ from facerestore.core.precision import DtypeName, Layout, choose_layout
 from facerestore.core.seeding import generator
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior
+from facerestore.diffusion.codec import LatentCodec, Posterior, through_latents
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SDXL_UNET, TINY_SDXL_VAE
 from facerestore.diffusion.lora import load_adapter, merge_adapter
 from facerestore.diffusion.x0 import x0_direct
-from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
 
 if TYPE_CHECKING:
@@ -158,13 +157,14 @@ class SDFace(ImageStage):
 
     def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
-        padded = pad_to_multiple(image, self.codec.factor)
-        out: list[torch.Tensor] = []
-        for index in torch.arange(len(image)).split(self.layout.batch):
-            seeds = tuple(state.seeds[i] for i in index.tolist())
-            z = self.codec.encode(padded[index.to(image.device)], seeds, self.config.posterior)
-            out.append(self.codec.decode(self.step(z)))
-        return cut(torch.cat(out), *image.shape[2:])
+        return through_latents(
+            self.codec,
+            image,
+            state.seeds,
+            self.step,
+            posterior=self.config.posterior,
+            batch=self.layout.batch,
+        )
 
 
 def _prompt_widths(unet: Any) -> tuple[int, int]:

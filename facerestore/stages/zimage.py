@@ -10,7 +10,7 @@ from facerestore.core.errors import ConfigError, UnsupportedDtype
 from facerestore.core.precision import DtypeName, Layout, choose_layout
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior
+from facerestore.diffusion.codec import LatentCodec, Posterior, through_latents
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_ZIMAGE_TRANSFORMER
 from facerestore.diffusion.constant_prompt import constant_prompt
@@ -18,7 +18,6 @@ from facerestore.diffusion.latent_tiling import predict_tiled
 from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.x0 import x0_from_zimage
 from facerestore.diffusion.zimage_constants import FoldedZImage, fold_constants
-from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
 
 if TYPE_CHECKING:
@@ -177,13 +176,15 @@ class ZImage(ImageStage):
 
     def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
-        padded = pad_to_multiple(image, MULTIPLE_PX)
-        out: list[torch.Tensor] = []
-        for index in torch.arange(len(image)).split(self.layout.batch):
-            seeds = tuple(state.seeds[i] for i in index.tolist())
-            z = self.codec.encode(padded[index], seeds, self.config.posterior)
-            out.append(self.codec.decode(self.step(z)))
-        return cut(torch.cat(out), *image.shape[2:])
+        return through_latents(
+            self.codec,
+            image,
+            state.seeds,
+            self.step,
+            posterior=self.config.posterior,
+            batch=self.layout.batch,
+            multiple_px=MULTIPLE_PX,
+        )
 
 
 def _dtype(net: nn.Module) -> torch.dtype:

@@ -258,7 +258,6 @@ def test_replacing_pixels_keeps_the_rest(pattern: Pattern) -> None:
         photo.replace_pixels(pattern(8, 8).astype(np.float32))
     with pytest.raises(UnsupportedImage):
         Photo(pixels=pattern(8, 8), mode="HSV")
-    assert photo.with_note("a").with_note("b").notes == ("a", "b")
 
 
 def test_adobe_cmyk_jpeg_is_not_inverted(encode: Encode) -> None:
