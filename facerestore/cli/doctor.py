@@ -139,17 +139,20 @@ def _folders() -> list[str]:
 
 def _recipes() -> list[dict[str, str]]:
     from facerestore.core.errors import WeightsError
+    from facerestore.core.precision import resolve_device
     from facerestore.recipes import get, list_recipes
     from facerestore.weights.store import WeightStore
 
-    store = WeightStore()
+    store, device = WeightStore(), resolve_device()
     rows: list[dict[str, str]] = []
     for info in list_recipes():
+        recipe = get(info.name)
         state = "runs here"
         try:
-            for name in get(info.name).weights():
+            for name in recipe.weights():
                 store.verify(name)
         except WeightsError as error:
             state = f"does not run: {error}"
-        rows.append({"recipe": info.name, "here": state})
+        row = {"recipe": info.name, "here": state}
+        rows.append(row | {f"offload on {device}": str(recipe.plan(store, device=device))})
     return rows

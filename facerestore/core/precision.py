@@ -5,8 +5,10 @@
 Nothing here changes a global switch of torch.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -85,6 +87,9 @@ _CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbn
 _CHANNELS_LAST_BELOW_FP32 = frozenset({("sd_vae", "cpu"), ("visual_prompt", "cpu")})
 _BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda"): 8}
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones
+# SDXL's autoencoder overflows in fp16, Stable Diffusion's shows artefacts there (BVI runs it in float32).
+_FP32_FOR_FP16 = frozenset({"sd_vae"})
+_TRAINED_IN_BF16 = {"zimage": "Z-Image"}
 
 
 def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> Layout:
@@ -96,13 +101,19 @@ def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> 
         dtype: `auto` picks bf16 where the device computes it in hardware, else fp32.
 
     Raises:
-        UnsupportedDtype: if the name is unknown, or fp16 is asked for on a CPU.
+        UnsupportedDtype: if the dtype is unknown, or fp16 is asked for on a CPU or of a network that was
+            trained in bf16.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise UnsupportedDtype(f"{dtype!r} is no dtype; use auto, fp32, bf16 or fp16")
+    if dtype == "fp16" and net in _TRAINED_IN_BF16:
+        raise UnsupportedDtype(
+            f"{_TRAINED_IN_BF16[net]} was trained in bf16, and what passes between its layers is not known "
+            "to stay within the range of fp16 (65504); use bf16 or fp32"
+        )
     if dtype == "fp16" and device.type == "cpu":
         raise UnsupportedDtype("fp16 is not computed on CPUs; use bf16 or fp32")
-    if net in _FP32_ONLY:
+    if net in _FP32_ONLY or (dtype == "fp16" and net in _FP32_FOR_FP16):
         chosen = torch.float32
     elif dtype != "auto":
         chosen = DTYPES[dtype]
@@ -117,3 +128,85 @@ def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> 
     if chosen != torch.float32:
         channels_last |= key in _CHANNELS_LAST_BELOW_FP32
     return Layout(dtype=chosen, channels_last=channels_last, batch=_BATCH.get(key, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What networks are built for: weights are loaded in the dtype in which they will run.
+
+    Attributes:
+        device: where they will run; they are loaded on the CPU.
+        dtype: `auto` takes the measured best of each network there.
+    """
+
+    device: torch.device = torch.device("cpu")
+    dtype: DtypeName = "fp32"
+
+    def layout(self, net: str, batch: int | None = None) -> Layout:
+        """The layout of a network of the table, for this many images per call; None takes the measured best.
+
+        Raises:
+            UnsupportedDtype: if the device does not compute in the dtype.
+        """
+        layout = choose_layout(net, self.device, self.dtype)
+        return layout if batch is None else replace(layout, batch=batch)
+
+
+FP32 = Target()
+"""In float32 on the CPU."""
+
+
+@contextmanager
+def in_float32(root: nn.Module) -> Generator[None]:
+    """Let every network below `root` compute in float32 inside; afterwards all is as it was.
+
+    Weights are widened where they lie, one layer at a time while it runs, so that it costs memory for the
+    largest layer and for wider activations, and never for a second copy of the network.
+    """
+    widening = _Widening()
+    layouts = [(module, layout) for module in root.modules() if (layout := _layout(module)) is not None]
+    hooks: list[Any] = []
+    try:
+        for module, layout in layouts:
+            module.layout = replace(layout, dtype=torch.float32)  # pyright: ignore[reportArgumentType] - no tensor
+        for module in root.modules():
+            if module is not root:
+                hooks.append(module.register_forward_pre_hook(widening.before, with_kwargs=True))
+                hooks.append(module.register_forward_hook(widening.after, always_call=True))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, layout in layouts:
+            module.layout = layout  # pyright: ignore[reportArgumentType]
+
+
+class _Widening:
+    """What is done before and after each layer: its own tensors, and what it is given, become float32."""
+
+    def __init__(self) -> None:
+        self.kept: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        self.kept[module] = [(tensor, tensor.data) for tensor in own if _is_narrow(tensor)]
+        for tensor, data in self.kept[module]:
+            tensor.data = data.float()
+        return tuple(map(_widened, args)), {key: _widened(value) for key, value in kwargs.items()}
+
+    def after(self, module: nn.Module, *_: Any) -> None:
+        for tensor, data in self.kept.pop(module, ()):
+            tensor.data = data
+
+
+def _layout(module: nn.Module) -> Layout | None:
+    layout = getattr(module, "layout", None)
+    return layout if isinstance(layout, Layout) else None
+
+
+def _is_narrow(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if _is_narrow(value) else value

@@ -5,7 +5,7 @@ Only the classes named here are ever built; what a `config.json` asks for beyond
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from facerestore.core.errors import WeightsError, WeightsNotFound
 from facerestore.diffusion.time_vae import add_time
-from facerestore.weights.load import check_keys, read_tensors
+from facerestore.weights.load import Change, check_keys, read_tensors
 
 CLASSES = (
     "UNet2DConditionModel",
@@ -67,16 +67,23 @@ def flux_transformer(config: Mapping[str, Any]) -> nn.Module:
     return _build("FluxTransformer2DModel", config)
 
 
-def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+def load_component(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    merges: Callable[[nn.Module], Sequence[Change]] | None = None,
+) -> nn.Module:
     """Load one component of a diffusers pipeline: `config.json` beside its weights, sharded or not.
 
     The network is made without memory and its weights stay mapped from the file as long as the dtype is
-    that of the file, so that loading costs what the weights cost in the wanted dtype. Writing to them, as
-    merging an adapter does, never reaches the file.
+    that of the file, so that loading costs what the weights cost in the wanted dtype: what an adapter
+    changes is changed on the way, tensor by tensor. Writing to them never reaches the file.
 
     Args:
         folder: the component's own folder, such as `.../unet`.
         dtype: of the weights; None leaves them as stored.
+        merges: of the network, still without memory, what is done to each tensor before it is converted; see
+            `lora.plan_merge`.
 
     Returns:
         The network in eval mode, on the CPU.
@@ -98,10 +105,18 @@ def load_component(folder: str | Path, *, dtype: torch.dtype | None = None) -> n
             net = _build(name, config)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
         raise WeightsError(f"{folder / 'config.json'} describes no {name}: {error}") from error
+    modern = _modern if name.endswith("AutoencoderKL") else str
+    changes = merges(net) if merges is not None else ()
+
+    def change(key: str, tensor: Tensor) -> Tensor:
+        for merge in changes:
+            tensor = merge(modern(key), tensor)
+        return tensor
+
     state: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        for key, tensor in read_tensors(path, dtype=dtype).items():
-            state[_modern(key) if name.endswith("AutoencoderKL") else key] = tensor
+        read = read_tensors(path, dtype=dtype, change=change if changes else None)
+        state |= {modern(key): tensor for key, tensor in read.items()}
     check_keys(net, state, str(folder))
     net.load_state_dict(state, assign=True)
     return net.eval()

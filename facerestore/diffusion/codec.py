@@ -1,15 +1,14 @@
 """Between pictures and the scaled latents of an autoencoder."""
 
-from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
 from facerestore.core.errors import ShapeError
+from facerestore.core.precision import Layout
 from facerestore.core.seeding import generator
 from facerestore.diffusion.vae_tiling import VaeTiles, decode_tiled, encode_tiled, needs_tiles
-from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.imaging.range import from_signed, to_signed
 
 Posterior = Literal["mode", "sample"]
@@ -49,6 +48,7 @@ class LatentCodec(nn.Module):
         self.shift = shift
         self.name = name
         self.tiles = tiles
+        self.layout: Layout | None = None
         self.decoder = decoder
         if decoder is not None and decoder.form != self.form:
             raise ShapeError(f"a decoder of latents with {self.form} channels and pixels", decoder.form)
@@ -72,8 +72,14 @@ class LatentCodec(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        return next(self.vae.parameters()).dtype
+        """In which it computes: that of its layout, or of its weights before it was placed."""
+        return next(self.vae.parameters()).dtype if self.layout is None else self.layout.dtype
+
+    @property
+    def halves(self) -> list[nn.Module]:
+        """The networks that are called as a whole: encoder and decoder, of both autoencoders."""
+        other = [] if self.decoder is None else self.decoder.halves
+        return [self.vae.encoder, self.vae.decoder, *other]
 
     def encode(
         self, image01: torch.Tensor, seeds: tuple[int, ...], posterior: Posterior = "mode"
@@ -128,35 +134,3 @@ class LatentCodec(nn.Module):
         """Drawn on the CPU, so that every device sees the same."""
         draws = [torch.randn(latent.shape[1:], generator=generator(seed, self.name)) for seed in seeds]
         return torch.stack(draws).to(latent.device)
-
-
-def through_latents(
-    codec: LatentCodec,
-    images: torch.Tensor,
-    seeds: tuple[int, ...],
-    step: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    posterior: Posterior,
-    batch: int,
-    multiple_px: int | None = None,
-) -> torch.Tensor:
-    """Encode, step, decode, in batches: what one-step stages share.
-
-    Args:
-        codec: between pictures and latents.
-        images: (B,3,H,W) float32 in [0,1], any size; padded by reflection and cut again.
-        seeds: one an image, for a posterior that is sampled.
-        step: from latents (b,C,h,w) to clean ones of the same shape.
-        posterior: the mode, or drawn with the seeds.
-        batch: images per call.
-        multiple_px: to which the sides are padded; by default the codec's factor.
-
-    Returns:
-        (B,3,H,W) float32, not clamped.
-    """
-    padded = pad_to_multiple(images, multiple_px or codec.factor)
-    out: list[torch.Tensor] = []
-    for start in range(0, len(images), batch):
-        z = codec.encode(padded[start : start + batch], seeds[start : start + batch], posterior)
-        out.append(codec.decode(step(z)))
-    return cut(torch.cat(out), *images.shape[2:])

@@ -1,18 +1,21 @@
 """The networks that a stage is made of: from the user's weights, or tiny made ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from facerestore.diffusion.backbones import load_component, tiny_vae
 from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.configs import TINY_TAESD
+from facerestore.diffusion.lora import Adapter, Merge, merge_adapter, plan_merge
 from facerestore.weights.seeded import fill_seeded
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
+Piece = tuple[Adapter, float | None]
+"""An adapter and its scale, alpha / rank, where its file does not say it."""
 CodecChoice = Literal["full", "tiny_decoder", "tiny"]
 """Which autoencoder a stage uses: its own, its own with the small one to decode, or the small one alone."""
 
@@ -24,8 +27,9 @@ def component(
     tiny: Mapping[str, Any],
     *,
     dtype: torch.dtype | None = None,
+    pieces: Sequence[Piece] = (),
 ) -> Any:
-    """A network of diffusers in eval mode, on the CPU.
+    """A network of diffusers in eval mode, on the CPU, its adapters merged.
 
     Args:
         store: where weights are found.
@@ -33,14 +37,23 @@ def component(
         make: builds a network from a config; see `backbones`.
         tiny: the config of the made one.
         dtype: of loaded weights; None leaves them as stored.
+        pieces: adapters of this network with their scales, merged in this order, in float32.
 
     Raises:
+        ConfigError: if an adapter's scale is not known.
+        KeyMismatch: if an adapter was made for another network, or for another scale.
         WeightsError: if the folder is missing, damaged, or does not fit its own config.
     """
+
+    def merges(net: nn.Module) -> list[Merge]:
+        return [plan_merge(net, adapter, scale=scale) for adapter, scale in pieces]
+
     if name is not None:
-        return load_component(store.find(name), dtype=dtype)
+        return load_component(store.find(name), dtype=dtype, merges=merges)
     net = make(tiny).eval()
     fill_seeded(net)
+    for adapter, scale in pieces:
+        merge_adapter(net, adapter, scale=scale)
     return net
 
 
@@ -50,7 +63,13 @@ def codec_weights(choice: CodecChoice, vae: str | None, small: str | None) -> tu
 
 
 def latent_codec(
-    store: "WeightStore", choice: CodecChoice, small: str | None, full: Callable[[], Any], *, name: str
+    store: "WeightStore",
+    choice: CodecChoice,
+    small: str | None,
+    full: Callable[[], Any],
+    *,
+    tiny: Mapping[str, Any],
+    name: str,
 ) -> LatentCodec:
     """The autoencoder of a stage, or the small one of the TAESD family in its place.
 
@@ -59,6 +78,7 @@ def latent_codec(
         choice: which of the two encodes and which decodes.
         small: folder of the small one in the manifest, made for the same latents; None makes one.
         full: loads the stage's own; not called where it is not used.
+        tiny: the config of a made small one.
         name: of the stage, for its random numbers.
 
     Raises:
@@ -67,7 +87,7 @@ def latent_codec(
     """
     if choice == "full":
         return LatentCodec.of(full(), name=name)
-    other = component(store, small, tiny_vae, TINY_TAESD, dtype=torch.float32)
+    other = component(store, small, tiny_vae, tiny, dtype=torch.float32)
     if choice == "tiny":
         return LatentCodec.of(other, name=name)
     return LatentCodec.of(full(), name=name, decoder=LatentCodec.of(other))

@@ -4,10 +4,9 @@ Nothing is guessed and nothing is dropped. The scale is the trap: peft's default
 leave it out run at 8/rank, others at 1, and few files say which. Where a file says nothing, the caller must.
 """
 
-import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -118,10 +117,18 @@ class Adapter:
         """
         if component not in self.components:
             raise ConfigError(f"{self.source} has nothing for {component!r}, only for {self.components}")
-        return dataclasses.replace(
+        return replace(
             self,
             updates=tuple(update for update in self.updates if update.component == component),
             wholes=tuple(whole for whole in self.wholes if whole.component == component),
+        )
+
+    def below(self, path: str) -> "Adapter":
+        """The same adapter for a network in which its own is called `path`."""
+        return replace(
+            self,
+            updates=tuple(replace(update, module=f"{path}.{update.module}") for update in self.updates),
+            wholes=tuple(replace(whole, parameter=f"{path}.{whole.parameter}") for whole in self.wholes),
         )
 
     def named(self, *names: str) -> "Adapter":
@@ -133,7 +140,7 @@ class Adapter:
         unknown = sorted(set(names) - set(self.names))
         if unknown:
             raise ConfigError(f"{self.source} has no adapter named {unknown[0]!r}, only {self.names}")
-        return dataclasses.replace(
+        return replace(
             self, updates=tuple(update for update in self.updates if update.name in names), wholes=()
         )
 
@@ -269,13 +276,36 @@ def scaled(adapter: Adapter, scale: float | None) -> list[tuple[LowRank, float]]
     return found
 
 
-def merge_adapter(
-    net: nn.Module, adapter: Adapter, *, scale: float | None = None, strength: float = 1.0
-) -> None:
-    """Add an adapter to the weights of `net`, computed in float32 and rounded once to the weight's dtype.
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What one adapter makes of the tensors of the network that it was checked against.
 
-    Parameters stay the same objects and get new storage: what was mapped from a file is never written to.
-    To undo it, take `originals(net, adapter)` before and give them to `unmerge_adapter`.
+    Attributes:
+        updates: low-rank updates with their factors, by parameter.
+        wholes: tensors that take the place of the network's, by parameter.
+        strength: how much of the tensors in `wholes` is taken.
+    """
+
+    updates: Mapping[str, Sequence[tuple[LowRank, float]]]
+    wholes: Mapping[str, Tensor]
+    strength: float = 1.0
+
+    def __call__(self, parameter: str, value: Tensor) -> Tensor:
+        """The tensor after merging: float32 where something changes, else `value` itself."""
+        if parameter not in self.updates and parameter not in self.wholes:
+            return value
+        value = value.detach().float()
+        if parameter in self.wholes:
+            value = torch.lerp(value, self.wholes[parameter].to(value), self.strength)
+        for update, factor in self.updates.get(parameter, ()):
+            value = _added(value, update, factor)
+        return value
+
+
+def plan_merge(
+    net: nn.Module, adapter: Adapter, *, scale: float | None = None, strength: float = 1.0
+) -> Merge:
+    """Check an adapter against a network, which may still be without memory, and say what it changes.
 
     Args:
         net: the network that the adapter was trained on.
@@ -285,20 +315,28 @@ def merge_adapter(
 
     Raises:
         ConfigError: if the adapter has parts for several networks, or if no scale is known.
-        KeyMismatch: if it was made for another network, or for another scale; then nothing was changed.
+        KeyMismatch: if it was made for another network, or for another scale.
     """
     updates: dict[str, list[tuple[LowRank, float]]] = {}
     for update, factor in scaled(adapter, scale):
         updates.setdefault(f"{update.module}.weight", []).append((update, factor * strength))
-    wholes = {whole.parameter: whole.value for whole in adapter.wholes}
+    originals(net, adapter)  # checks
+    return Merge(updates, {whole.parameter: whole.value for whole in adapter.wholes}, strength)
+
+
+def merge_adapter(
+    net: nn.Module, adapter: Adapter, *, scale: float | None = None, strength: float = 1.0
+) -> None:
+    """Add an adapter to the weights of `net`, computed in float32 and rounded once to the weight's dtype.
+
+    Parameters stay the same objects and get new storage: what was mapped from a file is never written to.
+    To undo it, take `originals(net, adapter)` before and give them to `unmerge_adapter`. Arguments and errors
+    are those of `plan_merge`; after an error nothing was changed.
+    """
+    merge = plan_merge(net, adapter, scale=scale, strength=strength)
     own = _tensors(net)
     for parameter in list(originals(net, adapter)):  # the names alone, so that each weight is freed at once
-        value = own[parameter].detach().float()
-        if parameter in wholes:
-            value = torch.lerp(value, wholes[parameter].to(value), strength)
-        for update, factor in updates.get(parameter, ()):
-            value = _added(value, update, factor)
-        own[parameter].data = value.to(own[parameter].dtype)
+        own[parameter].data = merge(parameter, own[parameter]).to(own[parameter].dtype)
 
 
 def originals(net: nn.Module, adapter: Adapter) -> dict[str, Tensor]:

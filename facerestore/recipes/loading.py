@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from facerestore.core.errors import ConfigError
+from facerestore.core.offload import Offload
 from facerestore.core.precision import DtypeName
 from facerestore.pipeline import Pipeline
 from facerestore.recipes.catalog import get
@@ -17,10 +17,11 @@ def load(
     *,
     device: str = "auto",
     dtype: DtypeName = "auto",
-    offload: Literal["auto", "none"] = "auto",
+    offload: Offload | Literal["auto"] = "auto",
     batch_size: int | Literal["auto"] = "auto",
     weights: Mapping[str, str | Path] | None = None,
     settings: Mapping[str, Any] | None = None,
+    compiled: bool = False,
 ) -> Pipeline:
     """Build the pipeline of a recipe.
 
@@ -28,18 +29,20 @@ def load(
         recipe: a name (see `list_recipes`) or a `Recipe`.
         device: `auto | cpu | cuda[:N] | mps`.
         dtype: `auto | fp32 | bf16 | fp16`; `auto` takes the measured best of each network on the device.
-        offload: `auto` or `none`; today's networks are small enough to stay on the device together.
+        offload: what lies on the device when. `none`: everything, always; `stages`: a stage while it runs;
+            `model`: a network while it runs. On a CPU both of the latter let a stage go after it ran, and
+            read it again for the next picture. `auto` takes the first that fits into the free memory.
         batch_size: faces per forward call; `auto` takes the measured best.
         weights: your own files by weight name, such as `{"realesrgan-x4plus": "mine.safetensors"}`.
         settings: fields of the recipe by path, such as `{"stage.stages.0.entry_px": 128}`.
+        compiled: whether networks are compiled by `torch.compile` when they first run: minutes once, for each
+            size of picture; on CUDA they then run as graphs.
 
     Raises:
         ConfigError: if a name or a setting is unknown.
         WeightsError: if a weight is missing, damaged, or does not fit.
         DeviceError: if the device is not there.
     """
-    if offload not in ("auto", "none"):
-        raise ConfigError(f"offload is 'auto' or 'none' for the recipes that there are, got {offload!r}")
     chosen = get(recipe) if isinstance(recipe, str) else recipe
     for path, value in (settings or {}).items():
         chosen = chosen.override(path, str(value))
@@ -48,4 +51,6 @@ def load(
         device=device,
         dtype=dtype,
         batch_size=None if batch_size == "auto" else batch_size,
+        offload=offload,
+        compiled=compiled,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from facerestore.core.precision import FP32, Target
 from facerestore.core.state import RestorationState
 from facerestore.imaging.color_fix import adain_color_fix, is_grey, luma, wavelet_color_fix
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
@@ -29,9 +30,9 @@ class ColorFix(ImageStage):
             """Reads the input beside the estimate."""
             return StageContract(reads=frozenset({"lq", "image"}))
 
-        def build(self, store: "WeightStore") -> "ColorFix":
+        def build(self, store: "WeightStore", target: Target = FP32) -> "ColorFix":
             """Nothing to load."""
-            del store
+            del store, target
             return ColorFix(self)
 
     def __init__(self, config: Config) -> None:

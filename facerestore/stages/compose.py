@@ -1,5 +1,6 @@
-"""Stages made of stages."""
+"""Stages made of stages, and stages that are built only while they run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
@@ -7,7 +8,8 @@ import torch
 from torch import nn
 
 from facerestore.core.errors import ConfigError, WiringError
-from facerestore.core.precision import DtypeName
+from facerestore.core.offload import Need, Offload
+from facerestore.core.precision import FP32, DtypeName, Target
 from facerestore.core.state import RestorationState
 from facerestore.stages.base import Stage, StageConfig, StageContract
 
@@ -67,9 +69,13 @@ class Chain(Stage):
             """Every weight of every stage, once."""
             return tuple(dict.fromkeys(name for stage in self.stages for name in stage.weights()))
 
-        def build(self, store: "WeightStore") -> "Chain":
+        def build(self, store: "WeightStore", target: Target = FP32) -> "Chain":
             """Build every stage."""
-            return Chain(*(stage.build(store) for stage in self.stages))
+            return Chain(*(stage.build(store, target) for stage in self.stages))
+
+        def needs(self, store: "WeightStore", target: Target) -> tuple[Need, ...]:
+            """Those of every stage, in order."""
+            return tuple(need for stage in self.stages for need in stage.needs(store, target))
 
         def tiny(self) -> Self:
             """The chain of the tiny stages."""
@@ -80,10 +86,18 @@ class Chain(Stage):
         self.config = Chain.Config(stages=tuple(stage.config for stage in stages))
         self.stages = nn.ModuleList(stages)
 
-    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
-        """Move every stage."""
+    def place(
+        self,
+        device: torch.device,
+        dtype: DtypeName,
+        batch: int | None = None,
+        offload: Offload = "none",
+        *,
+        compiled: bool = False,
+    ) -> Self:
+        """Place every stage."""
         for stage in self._members():
-            stage.place(device, dtype, batch)
+            stage.place(device, dtype, batch, offload, compiled=compiled)
         return self
 
     def forward(self, state: RestorationState) -> RestorationState:
@@ -94,3 +108,55 @@ class Chain(Stage):
 
     def _members(self) -> list[Stage]:
         return cast("list[Stage]", list(self.stages))  # ModuleList forgets what it holds
+
+
+class OnDemand(Stage):
+    """A stage that is built from its files when it runs, and released afterwards: how a CPU offloads.
+
+    Weights that are stored as they run are mapped from the file again; others are converted again.
+
+    Args:
+        config: of the stage.
+        make: builds it and places it.
+    """
+
+    def __init__(self, config: StageConfig, make: Callable[[StageConfig], Stage]) -> None:
+        super().__init__()
+        self.config = config
+        self.make = make
+        self.built: Stage | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the stage."""
+        return type(self.config).__module__.rsplit(".", 1)[-1]
+
+    def forward(self, state: RestorationState) -> RestorationState:
+        """Build what is not yet built, run it, and let it go."""
+        stage = self.built or self.make(self.config)
+        self.built = None
+        return stage(state)
+
+
+def on_demand(config: StageConfig, make: Callable[[StageConfig], Stage]) -> Stage:
+    """The stage of a configuration, its members with weights there only while they run.
+
+    All of them are built once, one after the other, so that a file that does not fit is found at once; the
+    one that runs first is kept for its turn.
+
+    Args:
+        config: a single stage's, or a chain's.
+        make: builds a stage and places it.
+    """
+    members = config.stages if isinstance(config, Chain.Config) else (config,)
+    stages: list[Stage] = []
+    for member in reversed(members):
+        if not member.weights():
+            stages.append(make(member))
+            continue
+        for later in stages:
+            if isinstance(later, OnDemand):
+                later.built = None
+        stages.append(OnDemand(member, make))
+        stages[-1].built = make(member)
+    return Chain(*reversed(stages)) if isinstance(config, Chain.Config) else stages[0]

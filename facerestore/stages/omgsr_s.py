@@ -1,14 +1,17 @@
 """OMGSR-S: the degraded latent is taken for a noisy one in the middle of Stable Diffusion's schedule."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import torch
 
-from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.lora import merge_adapter, require_made_for
+from facerestore.core.precision import FP32, Target
+from facerestore.diffusion.components import Piece
+from facerestore.diffusion.configs import TINY_SD_VAE
+from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_eps
-from facerestore.stages.sd21 import SD21Config, SD21Stage, read_pieces
+from facerestore.stages.one_step import read_pieces
+from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -23,7 +26,7 @@ class OMGSRS(SD21Stage):
     Reference:
         OMGSR, 2025, arXiv:2508.08227; GitHub wuer5/OMGSR `infer/omgsr_s_infer_model.py`.
     Parity:
-        The official forward pass on the same weights with the posterior's mode, 1e-5 abs in float32.
+        The official forward pass on the same weights with the posterior's mode, 1e-4 abs in float32.
 
     Args:
         unet: Stable Diffusion 2.1-base's UNet, the adapter merged.
@@ -47,29 +50,37 @@ class OMGSRS(SD21Stage):
         lora_scale: float = 1.0
         """alpha / rank of both adapters: 16 / 16 and 32 / 32. A file that says otherwise is refused."""
 
-        def adapters(self) -> tuple[str | None, ...]:
-            """The adapters of encoder and UNet."""
-            return (self.vae_lora, self.unet_lora)
+        def published(self) -> tuple[str | None, ...]:
+            """The adapters of encoder, where it is in use, and UNet."""
+            return (self.vae_lora if self.codec != "tiny" else None, self.unet_lora)
 
         def tiny(self) -> Self:
             """Both networks at their smallest with random weights, and a made prompt."""
-            return replace(self, unet=None, vae=None, prompt=None, vae_lora=None, unet_lora=None)
+            return self.made(vae_lora=None, unet_lora=None)
 
-        def build(self, store: "WeightStore") -> "OMGSRS":
-            """Load everything and merge the adapters in float32; `place` chooses the dtype.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "OMGSRS":
+            """Load everything, the adapters merged in float32.
 
             Raises:
                 ConfigError: if an adapter says that it was made for another timestep.
                 KeyMismatch: if an adapter was made for another network, or for another scale.
             """
-            unet, vae, prompt = self.base(store)
-            for name, net in ((self.vae_lora, vae.encoder), (self.unet_lora, unet)):
-                if name is not None:
-                    (adapter,) = read_pieces(store, name, "")
-                    require_made_for(adapter, timestep=self.timestep)
-                    merge_adapter(net, adapter, scale=self.lora_scale)
-            return OMGSRS(unet, LatentCodec.of(vae, name="omgsr_s"), prompt, self)
+            for_unet, for_vae = self.own_pieces(store)
+            vae_lora, unet_lora = self.published()
+            if unet_lora is not None:
+                for_unet = [self._piece(store, unet_lora), *for_unet]
+            if vae_lora is not None:
+                adapter, scale = self._piece(store, vae_lora)
+                for_vae = [(adapter.below("encoder"), scale), *for_vae]
+            codec = self.latent_codec(store, TINY_SD_VAE, name="omgsr_s", pieces=for_vae)
+            unet = self.load_unet(store, target, *for_unet)
+            return OMGSRS(unet, codec, self.load_prompt(store, unet), self, self.load_refiner(store, codec))
+
+        def _piece(self, store: "WeightStore", name: str) -> Piece:
+            (adapter,) = read_pieces(store, name, "")
+            require_made_for(adapter, timestep=self.timestep)
+            return adapter, self.lora_scale
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From scaled latents (B,4,h,w) to clean ones, float32."""
-        return x0_from_eps(z, self.ask(self.unet, z), self.alpha_bar)
+        return x0_from_eps(z, self.refined(z, self.ask(self.unet, z)), self.alpha_bar)

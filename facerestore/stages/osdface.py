@@ -1,27 +1,28 @@
 """OSDFace: a diffusion UNet asked once, prompted by the codes that the degraded face itself shows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from facerestore.core.errors import ConfigError
-from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.precision import FP32, Layout, Target
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior
-from facerestore.diffusion.components import CodecChoice, codec_weights, component, latent_codec
+from facerestore.diffusion.codec import LatentCodec
+from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
-from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
+from facerestore.diffusion.lora import load_adapter, require_made_for
 from facerestore.diffusion.schedule import sd_alpha_bar
 from facerestore.diffusion.x0 import x0_from_eps
-from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.imaging.range import to_signed
 from facerestore.imaging.resize import resize
+from facerestore.nets.residual_refiner import ResidualRefiner
 from facerestore.nets.visual_prompt import PromptProjector, VisualPrompt, published_state
-from facerestore.stages.base import ImageStage, StageConfig, StageContract
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage
 from facerestore.weights.load import load_into
 from facerestore.weights.seeded import fill_seeded
 
@@ -33,7 +34,7 @@ _TINY_PROJECTOR = PromptProjector.Config(
 )
 
 
-class OSDFace(ImageStage):
+class OSDFace(OneStepStage):
     """Encode the face without adding noise, take out what the UNet calls noise at one timestep, decode.
 
     With z the latent and c the prompt that `VisualPrompt` and `PromptProjector` make of the same face,
@@ -52,23 +53,24 @@ class OSDFace(ImageStage):
         prompt: encoder of degraded faces and their codebook.
         projector: from codes to the UNet's cross-attention.
         config: the settings.
+        refiner: corrects the UNet's answer; None leaves it.
 
     Raises:
         ConfigError: if the networks do not fit each other.
     """
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(StageConfig):
+    class Config(OneStepConfig):
         """Settings; the defaults are what was trained and published.
 
         Raises:
             ConfigError: if the timestep or the size is out of range.
         """
 
+        backbone: ClassVar[str] = "sd21_unet"
+
         timestep: int = 399
         """Of 1000: how much of the latent is taken for noise."""
-        posterior: Posterior = "mode"
-        """Whether the latent is the mean, or drawn with the seed of the face as the official script does."""
         vre_double_norm: bool = True
         """Whether the prompt's encoder sees [-3,1] as the official inference feeds it, or [-1,1]."""
         square_px: int = 512
@@ -81,10 +83,6 @@ class OSDFace(ImageStage):
         """Folder of the UNet in the manifest; None makes a tiny one, for tests."""
         vae: str | None = "sd21-base/vae"
         """Folder of the autoencoder; None makes a tiny one."""
-        codec: CodecChoice = "full"
-        """`full`, `tiny_decoder` or `tiny`: the small autoencoder decodes, or does both, and costs detail."""
-        small_vae: str | None = "taesd"
-        """Folder of the small autoencoder; None makes one."""
         visual_prompt: str | None = "osdface/visual-prompt"
         """File of the prompt's encoder: the published checkpoint, or its part; None makes random weights."""
         projector: str | None = "osdface/projector"
@@ -100,18 +98,21 @@ class OSDFace(ImageStage):
             if self.square_px < 8 or self.square_px % 8:
                 raise ConfigError(f"square_px must be a multiple of 8, got {self.square_px}")
 
-        def contract(self) -> StageContract:
-            """A diffusion model: it invents detail."""
-            return StageContract(generative=True)
+        @property
+        def noise_timestep(self) -> float:
+            """The timestep."""
+            return self.timestep
 
-        def weights(self) -> tuple[str, ...]:
-            """The base model's networks and the three published files."""
-            codec = codec_weights(self.codec, self.vae, self.small_vae)
-            names = (self.unet, *codec, self.visual_prompt, self.projector, self.lora)
-            return tuple(name for name in names if name is not None)
+        def made_for(self) -> dict[str, float]:
+            """The timestep."""
+            return {"timestep": self.timestep}
 
-        def build(self, store: "WeightStore") -> "OSDFace":
-            """Load everything and merge the adapter in float32; `place` chooses the dtype.
+        def files(self) -> tuple[str | None, ...]:
+            """The UNet and the three published files."""
+            return (self.unet, self.visual_prompt, self.projector, self.lora)
+
+        def build(self, store: "WeightStore", target: Target = FP32) -> "OSDFace":
+            """Load everything, the adapter merged in float32.
 
             Raises:
                 ConfigError: if the networks do not fit each other, or the adapter says another timestep.
@@ -119,14 +120,12 @@ class OSDFace(ImageStage):
                 WeightsNotFound: names every file that is missing.
             """
             store.require(self.weights())
-            unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=torch.float32)
-            codec = latent_codec(
-                store,
-                self.codec,
-                self.small_vae,
-                lambda: component(store, self.vae, backbones.sd_vae, TINY_SD_VAE, dtype=torch.float32),
-                name="osdface",
-            )
+            for_unet, for_vae = self.own_pieces(store)
+            if self.lora is not None:
+                adapter = load_adapter(store.verify(self.lora))
+                require_made_for(adapter, timestep=self.timestep)
+                for_unet = [(adapter, self.lora_scale), *for_unet]
+            codec = self.latent_codec(store, TINY_SD_VAE, name="osdface", pieces=for_vae)
             prompt, projector = VisualPrompt(self.prompt_net), PromptProjector(self.projector_net)
             if self.visual_prompt is None:
                 fill_seeded(prompt)
@@ -136,12 +135,9 @@ class OSDFace(ImageStage):
                 fill_seeded(projector)
             else:
                 load_into(projector, store.load(self.projector), self.projector)
-            stage = OSDFace(unet, codec, prompt, projector, self)
-            if self.lora is not None:
-                adapter = load_adapter(store.verify(self.lora))
-                require_made_for(adapter, timestep=self.timestep)
-                merge_adapter(unet, adapter, scale=self.lora_scale)
-            return stage
+            dtype = target.layout(self.backbone).dtype
+            unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=dtype, pieces=for_unet)
+            return OSDFace(unet, codec, prompt, projector, self, self.load_refiner(store, codec))
 
         def tiny(self) -> Self:
             """Every network at its smallest with random weights, square faces at 64 px."""
@@ -156,6 +152,8 @@ class OSDFace(ImageStage):
                 visual_prompt=None,
                 projector=None,
                 lora=None,
+                adapters=(),
+                refiner=None if self.refiner is None else MADE,
             )
 
     def __init__(
@@ -165,30 +163,24 @@ class OSDFace(ImageStage):
         prompt: VisualPrompt,
         projector: PromptProjector,
         config: Config,
+        refiner: ResidualRefiner | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(codec, config, refiner)
         self.config: OSDFace.Config = config
         self.unet: Any = unet
-        self.codec = codec
         self.prompt = prompt
         self.projector = projector
         self.alpha_bar = float(sd_alpha_bar()[config.timestep])
-        self.layout = Layout(dtype=torch.float32, channels_last=False, batch=1)
         self._require_fit()
 
-    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
-        """Move every network to the device in its measured layout; codes are always compared in float32."""
-        self.layout = choose_layout("sd21_unet", device, dtype)
-        if batch is not None:
-            self.layout = replace(self.layout, batch=batch)
-        exact = Layout(dtype=torch.float32, channels_last=False, batch=1)
-        self.layout.place(self.unet, device)
-        self.layout.place(self.projector, device)
-        choose_layout("sd_vae", device, dtype).place(self.codec, device)
-        choose_layout("visual_prompt", device, dtype).place(self.prompt.encoder, device)
-        exact.place(self.prompt.quant_conv, device)
-        exact.place(self.prompt.quantize, device)
-        return self
+    def networks(self, target: Target, batch: int | None) -> Iterator[tuple[nn.Module, Layout]]:
+        """The prompt's encoder has a layout of its own, and codes are always compared in float32."""
+        for net, layout in super().networks(target, batch):
+            if net is not self.prompt:
+                yield net, layout
+        yield self.prompt.encoder, target.layout("visual_prompt")
+        for net in (self.prompt.quant_conv, self.prompt.quantize):
+            yield net, Layout(dtype=torch.float32, channels_last=False, batch=1)
 
     def enter(self, image: torch.Tensor) -> torch.Tensor:
         """Bring square images (B,3,H,H) to the side at which they are worked, as the official script does."""
@@ -205,23 +197,23 @@ class OSDFace(ImageStage):
             signed = to_signed(signed)
         return self.projector(self.prompt(signed)).float()
 
-    def generate(self, image: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
-        """Restore images (B,3,H,W) in [0,1] at their own size, with one seed each; not clamped."""
-        prompt = self.embed(image).to(self.layout.dtype)
-        padded = pad_to_multiple(image, self.codec.factor)
-        z = self.codec.encode(padded, seeds, self.config.posterior)
+    def step(self, z: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """From scaled latents (B,4,h,w) to clean ones, float32, for a prompt (B,77,width)."""
         steps = torch.full((len(z),), self.config.timestep, device=z.device)
+        prompt = prompt.to(self.layout.dtype)
         noise = self.unet(self.layout.tensor(z), steps, encoder_hidden_states=prompt, return_dict=False)[0]
-        return cut(self.codec.decode(x0_from_eps(z, noise, self.alpha_bar)), *image.shape[2:])
+        return x0_from_eps(z, self.refined(z, noise), self.alpha_bar)
+
+    def restore_batch(self, image: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
+        """Restore pictures (B,3,H,W) in [0,1] at their own size, with one seed each; not clamped."""
+        with self.using(self.prompt, self.projector):
+            prompt = self.embed(image)
+        return self.through_latents(image, seeds, lambda z: self.step(z, prompt))
 
     def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form."""
-        entered = self.enter(image)
-        out: list[torch.Tensor] = []
-        for index in torch.arange(len(image)).split(self.layout.batch):
-            seeds = tuple(state.seeds[i] for i in index.tolist())
-            out.append(self.generate(entered[index.to(image.device)], seeds))
-        return resize(torch.cat(out).clamp(0, 1), image.shape[2], image.shape[3])
+        restored = super().restore(self.enter(image), state)
+        return resize(restored, image.shape[2], image.shape[3])
 
     def _require_fit(self) -> None:
         unet, sizes = self.unet.config, self.projector.config

@@ -1,14 +1,16 @@
 """OSEDiff: the degraded latent is taken for noise of the last timestep, which the UNet takes out at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import torch
 
-from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.lora import merge_adapter, require_made_for
+from facerestore.core.precision import FP32, Target
+from facerestore.diffusion.configs import TINY_SD_VAE
+from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_eps
-from facerestore.stages.sd21 import SD21Config, SD21Stage, read_pieces, require_parts
+from facerestore.stages.one_step import read_pieces, require_parts
+from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -48,32 +50,34 @@ class OSEDiff(SD21Stage):
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
 
-        def adapters(self) -> tuple[str | None, ...]:
+        def published(self) -> tuple[str | None, ...]:
             """The one file."""
             return (self.adapter,)
 
         def tiny(self) -> Self:
             """Both networks at their smallest with random weights, and a made prompt."""
-            return replace(self, unet=None, vae=None, prompt=None, adapter=None)
+            return self.made(adapter=None)
 
-        def build(self, store: "WeightStore") -> "OSEDiff":
-            """Load everything and merge the checkpoint in float32; `place` chooses the dtype.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "OSEDiff":
+            """Load everything, the checkpoint merged in float32.
 
             Raises:
                 ConfigError: if the checkpoint says that it was made for another timestep.
                 KeyMismatch: if the checkpoint has not exactly the parts that OSEDiff's have: adapters of UNet
                     and autoencoder, and the UNet's first convolution trained whole.
             """
-            unet, vae, prompt = self.base(store)
+            for_unet, for_vae = self.own_pieces(store)
             if self.adapter is not None:
-                for_unet, for_vae = read_pieces(store, self.adapter, "unet", "vae")
-                require_made_for(for_unet, timestep=self.timestep)
-                require_parts(for_unet, names=_NAMES, wholes=_WHOLES)
-                require_parts(for_vae, names=_NAMES[:1])
-                merge_adapter(unet, for_unet, scale=self.lora_scale)
-                merge_adapter(vae, for_vae, scale=self.lora_scale)
-            return OSEDiff(unet, LatentCodec.of(vae, name="osediff"), prompt, self)
+                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae")
+                require_made_for(of_unet, timestep=self.timestep)
+                require_parts(of_unet, names=_NAMES, wholes=_WHOLES)
+                require_parts(of_vae, names=_NAMES[:1])
+                for_unet = [(of_unet, self.lora_scale), *for_unet]
+                for_vae = [(of_vae, self.lora_scale), *for_vae]
+            codec = self.latent_codec(store, TINY_SD_VAE, name="osediff", pieces=for_vae)
+            unet = self.load_unet(store, target, *for_unet)
+            return OSEDiff(unet, codec, self.load_prompt(store, unet), self, self.load_refiner(store, codec))
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From scaled latents (B,4,h,w) to clean ones, float32."""
-        return x0_from_eps(z, self.ask(self.unet, z), self.alpha_bar)
+        return x0_from_eps(z, self.refined(z, self.ask(self.unet, z)), self.alpha_bar)

@@ -1,16 +1,20 @@
 """PiSA-SR: two adapters of Stable Diffusion, one for pixels and one for meaning, and a knob for each."""
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
+from facerestore.core.precision import FP32, Target
 from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.lora import merge_adapter, require_made_for
+from facerestore.diffusion.components import Piece
+from facerestore.diffusion.configs import TINY_SD_VAE
+from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_residual
-from facerestore.stages.sd21 import SD21Config, SD21Stage, read_pieces, require_parts
+from facerestore.nets.residual_refiner import ResidualRefiner
+from facerestore.stages.one_step import read_pieces, require_parts
+from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -30,7 +34,7 @@ class PiSASR(SD21Stage):
     Reference:
         Sun et al., CVPR 2025, arXiv:2412.03017; GitHub csslc/PiSA-SR `pisasr.py`.
     Parity:
-        The official forward pass on the same checkpoint with the posterior's mode, 1e-5 abs in float32, in
+        The official forward pass on the same checkpoint with the posterior's mode, 1e-4 abs in float32, in
         one piece; its tiles are blended with weights centred half a cell higher than here.
 
     Args:
@@ -39,6 +43,7 @@ class PiSASR(SD21Stage):
         codec: its autoencoder.
         prompt: (77,1024) the embedding of an empty prompt.
         config: the settings.
+        refiner: corrects the weighted answer; None leaves it.
         pixel_unet: the UNet with the first adapter alone, where the knobs need both answers.
     """
 
@@ -58,34 +63,37 @@ class PiSASR(SD21Stage):
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
 
-        def adapters(self) -> tuple[str | None, ...]:
+        def published(self) -> tuple[str | None, ...]:
             """The one file."""
             return (self.adapter,)
 
         def tiny(self) -> Self:
             """Both networks at their smallest with random weights, and a made prompt."""
-            return replace(self, unet=None, vae=None, prompt=None, adapter=None)
+            return self.made(adapter=None)
 
-        def build(self, store: "WeightStore") -> "PiSASR":
-            """Load everything and merge what the knobs need in float32; `place` chooses the dtype.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "PiSASR":
+            """Load everything, what the knobs need merged in float32.
 
             Raises:
                 ConfigError: if the checkpoint says that it was made for another timestep.
                 KeyMismatch: if the checkpoint has not exactly the parts that PiSA-SR's have: a pixel adapter
                     and a semantic one, of the UNet.
             """
-            unet, vae, prompt = self.base(store)
-            pixel_unet = None
+            own, for_vae = self.own_pieces(store)
+            pixel: list[Piece] = []
+            semantic: list[Piece] = []
             if self.adapter is not None:
                 (adapter,) = read_pieces(store, self.adapter, "unet")
                 require_made_for(adapter, timestep=self.timestep)
                 require_parts(adapter, names=(*_PIXEL, *_SEMANTIC))
-                merge_adapter(unet, adapter.named(*_PIXEL), scale=self.lora_scale)
-                if self.lambda_sem not in (0, self.lambda_pix):
-                    pixel_unet = copy.deepcopy(unet)
-                if self.lambda_sem != 0:
-                    merge_adapter(unet, adapter.named(*_SEMANTIC), scale=self.lora_scale)
-            return PiSASR(unet, LatentCodec.of(vae, name="pisa_sr"), prompt, self, pixel_unet)
+                pixel = [(adapter.named(*_PIXEL), self.lora_scale)]
+                semantic = [(adapter.named(*_SEMANTIC), self.lora_scale)] if self.lambda_sem != 0 else []
+            codec = self.latent_codec(store, TINY_SD_VAE, name="pisa_sr", pieces=for_vae)
+            unet = self.load_unet(store, target, *pixel, *semantic, *own)
+            two = bool(semantic) and self.lambda_sem != self.lambda_pix
+            pixel_unet = self.load_unet(store, target, *pixel, *own) if two else None
+            refiner, prompt = self.load_refiner(store, codec), self.load_prompt(store, unet)
+            return PiSASR(unet, codec, prompt, self, refiner, pixel_unet)
 
     def __init__(
         self,
@@ -93,9 +101,10 @@ class PiSASR(SD21Stage):
         codec: LatentCodec,
         prompt: torch.Tensor,
         config: Config,
+        refiner: ResidualRefiner | None = None,
         pixel_unet: nn.Module | None = None,
     ) -> None:
-        super().__init__(unet, codec, prompt, config)
+        super().__init__(unet, codec, prompt, config, refiner)
         self.knobs = (config.lambda_pix, config.lambda_sem)
         self.pixel_unet: Any = pixel_unet
 
@@ -104,6 +113,8 @@ class PiSASR(SD21Stage):
         pix, sem = self.knobs
         said = self.ask(self.unet, z)
         if self.pixel_unet is None:
-            return x0_from_residual(z, pix * said)
-        pixel = self.ask(self.pixel_unet, z)
-        return x0_from_residual(z, pix * pixel + sem * (said - pixel))
+            residual = pix * said
+        else:
+            pixel = self.ask(self.pixel_unet, z)
+            residual = pix * pixel + sem * (said - pixel)
+        return x0_from_residual(z, self.refined(z, residual))

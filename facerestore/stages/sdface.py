@@ -1,22 +1,21 @@
 """SDFace: the UNet of SDXL-Turbo, tuned to return the clean latent of a face in one call."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 from facerestore.core.errors import ShapeError, WeightsError
-from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.precision import FP32, Target
 from facerestore.core.seeding import generator
-from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior, through_latents
+from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SDXL_UNET, TINY_SDXL_VAE
-from facerestore.diffusion.lora import load_adapter, merge_adapter
 from facerestore.diffusion.x0 import x0_direct
-from facerestore.stages.base import ImageStage, StageConfig, StageContract
+from facerestore.nets.residual_refiner import ResidualRefiner
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage, read_pieces
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -41,7 +40,7 @@ class SDXLPrompt:
     sizes: torch.Tensor
 
 
-class SDFace(ImageStage):
+class SDFace(OneStepStage):
     """Encode, let the UNet return the clean latent, decode. No noise, no schedule, no formula between.
 
     Both the UNet and the whole autoencoder were tuned by LoRA. Trained on aligned faces of 512 px, which the
@@ -58,6 +57,7 @@ class SDFace(ImageStage):
         codec: its autoencoder, the LoRA merged.
         prompt: the constant prompt.
         config: the settings.
+        refiner: corrects the UNet's answer; None leaves it.
 
     Raises:
         ShapeError: if the prompt does not fit the UNet.
@@ -68,58 +68,80 @@ class SDFace(ImageStage):
     sizes: torch.Tensor
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(StageConfig):
+    class Config(OneStepConfig):
         """Settings."""
+
+        backbone: ClassVar[str] = "sdxl_unet"
 
         unet: str | None = "sdxl-turbo/unet"
         """Folder of the UNet in the manifest; None makes a tiny one, for tests."""
         vae: str | None = "sdxl-turbo/vae"
         """Folder of the autoencoder; None makes a tiny one."""
+        small_vae: str | None = "taesdxl"
+        """Folder of the small autoencoder; None makes one."""
         lora: str | None = "sdface/lora"
         """Checkpoint with the adapters of both, and possibly all other weights; None leaves the base."""
         lora_scale: float = 1.0
         """alpha / rank of the adapters, whose file does not say it: 32 / 32."""
         prompt: str | None = "sdface/prompt"
         """File with the tensors `prompt_embeds`, `add_text_embeds` and `add_time_ids`; None makes them."""
-        posterior: Posterior = "mode"
-        """Whether the latent is the mean, or drawn with the seed of the face as the official script does."""
 
-        def contract(self) -> StageContract:
-            """A diffusion model: it invents detail."""
-            return StageContract(generative=True)
+        @property
+        def noise_timestep(self) -> float:
+            """All that the UNet is told of noise."""
+            return TIMESTEP
 
-        def weights(self) -> tuple[str, ...]:
-            """The base model's two networks and the two files of the team."""
-            return tuple(name for name in (self.unet, self.vae, self.lora, self.prompt) if name is not None)
+        def files(self) -> tuple[str | None, ...]:
+            """UNet, checkpoint, and prompt."""
+            return (self.unet, self.lora, self.prompt)
 
-        def build(self, store: "WeightStore") -> "SDFace":
-            """Load everything and merge the adapters in float32; `place` chooses the dtype.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "SDFace":
+            """Load everything, the adapters of both networks merged in float32.
 
             Raises:
-                KeyMismatch: if one key of the checkpoint finds no place. The official script would go on
-                    with the base model and not say so.
+                KeyMismatch: if one key of the checkpoint finds no place: a name that is passed over would
+                    leave the base model.
+                ShapeError: if the prompt does not fit the UNet.
             """
-            unet = component(store, self.unet, backbones.sd_unet, TINY_SDXL_UNET, dtype=torch.float32)
-            vae = component(store, self.vae, backbones.sd_vae, TINY_SDXL_VAE, dtype=torch.float32)
+            for_unet, for_vae = self.own_pieces(store)
             if self.lora is not None:
-                adapter = load_adapter(store.verify(self.lora))
-                merge_adapter(unet, adapter.part("unet"), scale=self.lora_scale)
-                merge_adapter(vae, adapter.part("vae"), scale=self.lora_scale)
+                of_unet, of_vae = read_pieces(store, self.lora, "unet", "vae")
+                for_unet = [(of_unet, self.lora_scale), *for_unet]
+                for_vae = [(of_vae, self.lora_scale), *for_vae]
+            codec = self.latent_codec(store, TINY_SDXL_VAE, name="sdface", pieces=for_vae)
+            dtype = target.layout(self.backbone).dtype
+            unet = component(
+                store, self.unet, backbones.sd_unet, TINY_SDXL_UNET, dtype=dtype, pieces=for_unet
+            )
             prompt = _made_prompt(unet) if self.prompt is None else _read_prompt(store, self.prompt)
-            return SDFace(unet, LatentCodec.of(vae, name="sdface"), prompt, self)
+            return SDFace(unet, codec, prompt, self, self.load_refiner(store, codec))
 
         def tiny(self) -> Self:
             """Both networks at their smallest with random weights, and a made prompt."""
-            return replace(self, unet=None, vae=None, lora=None, prompt=None)
+            refiner = None if self.refiner is None else MADE
+            return replace(
+                self,
+                unet=None,
+                vae=None,
+                small_vae=None,
+                lora=None,
+                prompt=None,
+                adapters=(),
+                refiner=refiner,
+            )
 
-    def __init__(self, unet: nn.Module, codec: LatentCodec, prompt: SDXLPrompt, config: Config) -> None:
-        super().__init__()
-        self.config: SDFace.Config = config
+    def __init__(
+        self,
+        unet: nn.Module,
+        codec: LatentCodec,
+        prompt: SDXLPrompt,
+        config: Config,
+        refiner: ResidualRefiner | None = None,
+    ) -> None:
+        super().__init__(codec, config, refiner)
         self.unet: Any = unet
-        self.codec = codec
         for name in ("tokens", "pooled", "sizes"):
             self.register_buffer(name, getattr(prompt, name).float(), persistent=False)
-        self.layout = Layout(dtype=torch.float32, channels_last=False, batch=1)
         width, pooled_width = _prompt_widths(unet)
         if self.tokens.ndim != 3 or self.tokens.shape[::2] != (1, width):
             raise ShapeError(f"prompt_embeds (1,L,{width})", self.tokens.shape)
@@ -127,20 +149,6 @@ class SDFace(ImageStage):
             raise ShapeError(f"add_text_embeds (1,{pooled_width})", self.pooled.shape)
         if self.sizes.shape != (1, 6):
             raise ShapeError("add_time_ids (1,6)", self.sizes.shape)
-
-    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
-        """Move both networks to the device in their measured layouts; the autoencoder is never in fp16.
-
-        SDXL's autoencoder overflows there, and the adapters were trained on it, not on its repaired copy.
-        """
-        self.layout = choose_layout("sdxl_unet", device, dtype)
-        if batch is not None:
-            self.layout = replace(self.layout, batch=batch)
-        self.layout.place(self.unet, device)
-        choose_layout("sd_vae", device, "fp32" if dtype == "fp16" else dtype).place(self.codec, device)
-        for name in ("tokens", "pooled", "sizes"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From scaled latents (B,4,h,w) to clean ones, float32."""
@@ -153,18 +161,7 @@ class SDFace(ImageStage):
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
             return_dict=False,
         )[0]
-        return x0_direct(z, out)
-
-    def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
-        """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
-        return through_latents(
-            self.codec,
-            image,
-            state.seeds,
-            self.step,
-            posterior=self.config.posterior,
-            batch=self.layout.batch,
-        )
+        return x0_direct(z, self.refined(z, out.float()))
 
 
 def _prompt_widths(unet: Any) -> tuple[int, int]:

@@ -1,26 +1,24 @@
 """TADSR: one step of Stable Diffusion 2.1 whose timestep says how much may be invented; and BVI's refiner."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import nn
 
 from facerestore.core.errors import ConfigError, KeyMismatch
-from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.lora import merge_adapter
+from facerestore.core.precision import FP32, Target
+from facerestore.diffusion.backbones import sd_vae
+from facerestore.diffusion.configs import TINY_SD_VAE
+from facerestore.diffusion.lora import Adapter
 from facerestore.diffusion.time_vae import add_time, fold_time, time_keys
 from facerestore.diffusion.x0 import x0_from_scaled_residual
-from facerestore.nets.residual_refiner import ResidualRefiner
-from facerestore.stages.sd21 import SD21Config, SD21Stage, read_pieces
-from facerestore.weights.load import load_into
-from facerestore.weights.seeded import fill_seeded
+from facerestore.stages.one_step import read_pieces
+from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
-MADE = ""
-"""As the name of a refiner: one with random weights, for tests."""
 _POSITIONS = {"unet": ("default_decoder", "default_encoder", "default_others"), "vae": ("default_encoder",)}
 
 
@@ -64,84 +62,68 @@ class TADSR(SD21Stage):
         """File with the adapters of UNet and encoder and with the time layers; None leaves the networks."""
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
-        refiner: str | None = None
-        """File of BVI's refiner; None does without one, and an empty name makes one, for tests."""
 
         def __post_init__(self) -> None:
             SD21Config.__post_init__(self)
             if self.timestep < 1:
                 raise ConfigError(f"timestep lies in 1 to 999, got {self.timestep}")
 
-        def adapters(self) -> tuple[str | None, ...]:
-            """TADSR's file, and the refiner's."""
-            return (self.adapter, self.refiner or None)
+        def published(self) -> tuple[str | None, ...]:
+            """TADSR's file."""
+            return (self.adapter,)
 
         def tiny(self) -> Self:
             """All networks at their smallest with random weights, and a made prompt."""
-            refiner = None if self.refiner is None else MADE
-            return replace(self, unet=None, vae=None, prompt=None, adapter=None, refiner=refiner)
+            return self.made(adapter=None)
 
-        def build(self, store: "WeightStore") -> "TADSR":
-            """Load everything, merge and fold in float32; `place` chooses the dtype.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "TADSR":
+            """Load everything, merge and fold in float32.
 
             Raises:
                 KeyMismatch: if the file lacks an adapter or a time layer, has what belongs to neither, or was
                     made for another network.
                 ConfigError: if the autoencoder has no time layers.
             """
-            unet, vae, prompt = self.base(store)
-            if self.vae is None:
-                add_time(vae)
-                fill_seeded(vae)
+            for_unet, for_vae = self.own_pieces(store)
+            of_vae: Adapter | None = None
             if self.adapter is not None:
-                _merge(store, self.adapter, {"unet": unet, "vae": vae}, self.lora_scale)
-            fold_time(vae, self.timestep)
-            refiner = None
-            if self.refiner is not None:
-                channels = vae.config.latent_channels
-                refiner = _refiner(store, self.refiner, ResidualRefiner.Config(channels=channels))
-            return TADSR(unet, LatentCodec.of(vae, name="tadsr"), prompt, self, refiner)
+                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae")
+                _require_positions(self.adapter, {"unet": of_unet, "vae": of_vae})
+                for_unet = [(of_unet, self.lora_scale), *for_unet]
+                for_vae = [(of_vae, self.lora_scale), *for_vae]
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        codec: LatentCodec,
-        prompt: torch.Tensor,
-        config: Config,
-        refiner: ResidualRefiner | None = None,
-    ) -> None:
-        super().__init__(unet, codec, prompt, config)
-        self.refiner = refiner
+            def fold(vae: Any) -> None:
+                if of_vae is not None:
+                    own = {whole.parameter for whole in of_vae.wholes}
+                    missing = [f"vae.{key}" for key in time_keys(vae) if key not in own]
+                    if missing:
+                        raise KeyMismatch(of_vae.source, missing, [], [])
+                fold_time(vae, self.timestep)
+
+            codec = self.latent_codec(
+                store, TINY_SD_VAE, name="tadsr", pieces=for_vae, finish=fold, make=_made_time_vae
+            )
+            unet = self.load_unet(store, target, *for_unet)
+            return TADSR(unet, codec, self.load_prompt(store, unet), self, self.load_refiner(store, codec))
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From scaled latents (B,4,h,w) to clean ones, float32; the refiner sees them whole."""
-        residual = self.ask(self.unet, z)
-        if self.refiner is not None:
-            steps = torch.full((len(z),), self.config.timestep, device=z.device)
-            residual = (
-                residual + self.refiner(self.layout.tensor(z), self.layout.tensor(residual), steps).float()
-            )
-        return x0_from_scaled_residual(z, residual, self.alpha_bar)
+        return x0_from_scaled_residual(z, self.refined(z, self.ask(self.unet, z)), self.alpha_bar)
 
 
-def _merge(store: "WeightStore", name: str, nets: dict[str, Any], scale: float) -> None:
-    """Merge what `tadsr.pkl` has, which must be every adapter and every tensor that was trained in full."""
-    for adapter, (component, net) in zip(read_pieces(store, name, *nets), nets.items(), strict=True):
-        own = {whole.parameter for whole in adapter.wholes}
-        missing = (
-            [f"{component}.{key}" for key in time_keys(net) if key not in own] if component == "vae" else []
-        )
-        missing += [f"{component} adapter {one}" for one in _POSITIONS[component] if one not in adapter.names]
-        if missing:
-            raise KeyMismatch(name, missing, [], [])
-        merge_adapter(net, adapter, scale=scale)
+def _require_positions(name: str, adapters: Mapping[str, Adapter]) -> None:
+    """Check that `tadsr.pkl` has every adapter that training made."""
+    missing = [
+        f"{component} adapter {one}"
+        for component, adapter in adapters.items()
+        for one in _POSITIONS[component]
+        if one not in adapter.names
+    ]
+    if missing:
+        raise KeyMismatch(name, missing, [], [])
 
 
-def _refiner(store: "WeightStore", name: str, config: ResidualRefiner.Config) -> ResidualRefiner:
-    """The refiner from its file, or a made one."""
-    net = ResidualRefiner(config).eval()
-    if name == MADE:
-        fill_seeded(net)
-    else:
-        load_into(net, store.load(name), name)
-    return net
+def _made_time_vae(config: Mapping[str, Any]) -> Any:
+    vae = sd_vae(config)
+    add_time(vae)
+    return vae

@@ -1,24 +1,24 @@
 """Z-Image-Turbo as a one-step restorer: its transformer is asked once, at a fixed noise level and prompt."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from facerestore.core.errors import ConfigError, UnsupportedDtype
-from facerestore.core.precision import DtypeName, Layout, choose_layout
-from facerestore.core.state import RestorationState
+from facerestore.core.errors import ConfigError
+from facerestore.core.precision import FP32, Target
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior, through_latents
+from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.components import component
-from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_ZIMAGE_TRANSFORMER
+from facerestore.diffusion.configs import TINY_FLUX_VAE, TINY_TAEF1, TINY_ZIMAGE_TRANSFORMER
 from facerestore.diffusion.constant_prompt import constant_prompt
 from facerestore.diffusion.latent_tiling import predict_tiled
-from facerestore.diffusion.lora import load_adapter, merge_adapter, require_made_for
 from facerestore.diffusion.x0 import x0_from_zimage
 from facerestore.diffusion.zimage_constants import FoldedZImage, fold_constants
-from facerestore.stages.base import ImageStage, StageConfig, StageContract
+from facerestore.nets.residual_refiner import ResidualRefiner
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -27,7 +27,7 @@ MULTIPLE_PX = 16  # 8 px a latent cell, 2 x 2 cells a token
 _TINY_PROMPT_TOKENS = 7
 
 
-class ZImage(ImageStage):
+class ZImage(OneStepStage):
     """Encode, let the transformer say once which way clean pictures lie, go there, decode.
 
     No noise is added: what is wrong with the picture is taken for the noise of level sigma. With z the
@@ -47,13 +47,17 @@ class ZImage(ImageStage):
         codec: its autoencoder.
         prompt: the embedding of the one prompt, (L,width), without padding.
         config: the settings.
+        refiner: corrects the transformer's answer; None leaves it.
     """
 
     prompt: torch.Tensor
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(StageConfig):
+    class Config(OneStepConfig):
         """Settings."""
+
+        backbone: ClassVar[str] = "zimage"
+        tiny_codec: ClassVar[Mapping[str, Any]] = TINY_TAEF1
 
         sigma: float = 0.244
         """Noise level in [0,1] for which the picture is taken; the transformer is told t_in = 1 - sigma.
@@ -66,14 +70,12 @@ class ZImage(ImageStage):
         """Folder of the transformer in the manifest; None makes a tiny one, for tests."""
         vae: str | None = "z-image-turbo/vae"
         """Folder of the autoencoder; None makes a tiny one."""
+        small_vae: str | None = "taef1"
+        """Folder of the small autoencoder; None makes one."""
         prompt: str | None = "z-image-turbo/prompt"
         """File with the embedding of the prompt, (L,2560) as the tensor `prompt`; None makes one."""
         adapters: tuple[str, ...] = ()
         """Adapters, merged one after the other: each was trained on what the ones before had made."""
-        adapter_scale: float | None = None
-        """alpha / rank of adapters whose files do not say alpha."""
-        posterior: Posterior = "mode"
-        """Whether the latent is the mean, or drawn with the seed of the face as the official scripts do."""
         tile: int = 128
         """Side of a tile, latent cells of 8 px: larger areas than its square are restored in tiles."""
         overlap: int = 32
@@ -89,70 +91,67 @@ class ZImage(ImageStage):
                     f"tile and overlap are even, the overlap is smaller: got {self.tile} and {self.overlap}"
                 )
 
-        def contract(self) -> StageContract:
-            """A diffusion model: it invents detail."""
-            return StageContract(generative=True)
+        @property
+        def noise_timestep(self) -> float:
+            """Sigma in thousandths."""
+            return 1000 * self.sigma
 
-        def weights(self) -> tuple[str, ...]:
-            """Transformer, autoencoder, prompt, and the adapters in their order."""
-            names = (self.transformer, self.vae, self.prompt, *self.adapters)
-            return tuple(name for name in names if name is not None)
+        def made_for(self) -> dict[str, float]:
+            """The noise level."""
+            return {"sigma": self.sigma}
 
-        def build(self, store: "WeightStore") -> "ZImage":
-            """Load, merge the adapters, and fold, in the dtype in which the transformer is stored.
+        def files(self) -> tuple[str | None, ...]:
+            """Transformer and prompt."""
+            return (self.transformer, self.prompt)
+
+        def build(self, store: "WeightStore", target: Target = FP32) -> "ZImage":
+            """Load everything, the adapters merged in float32, and fold.
 
             Raises:
                 ConfigError: if an adapter says that it was made for another sigma, or no scale is known.
                 KeyMismatch: if one key of an adapter finds no place.
+                UnsupportedDtype: for fp16.
             """
+            for_net, for_vae = self.own_pieces(store)
+            codec = self.latent_codec(store, TINY_FLUX_VAE, name="zimage", pieces=for_vae)
             transformer = component(
-                store, self.transformer, backbones.zimage_transformer, TINY_ZIMAGE_TRANSFORMER
+                store,
+                self.transformer,
+                backbones.zimage_transformer,
+                TINY_ZIMAGE_TRANSFORMER,
+                dtype=target.layout(self.backbone).dtype,
+                pieces=for_net,
             )
-            vae = component(store, self.vae, backbones.sd_vae, TINY_FLUX_VAE)
-            for name in self.adapters:
-                adapter = load_adapter(store.verify(name))
-                require_made_for(adapter, sigma=self.sigma)
-                for part in adapter.components:
-                    net = vae if part == "vae" else transformer
-                    merge_adapter(net, adapter.part(part), scale=self.adapter_scale)
             width = transformer.config.cap_feat_dim
             prompt = constant_prompt(store, self.prompt, tokens=_TINY_PROMPT_TOKENS, width=width)
-            return ZImage(transformer, LatentCodec.of(vae, name="zimage"), prompt, self)
+            return ZImage(transformer, codec, prompt, self, self.load_refiner(store, codec))
 
         def tiny(self) -> Self:
             """Two layers, random weights and a made prompt."""
-            return replace(self, transformer=None, vae=None, prompt=None, adapters=())
+            refiner = None if self.refiner is None else MADE
+            return replace(
+                self, transformer=None, vae=None, small_vae=None, prompt=None, adapters=(), refiner=refiner
+            )
 
     def __init__(
-        self, transformer: nn.Module, codec: LatentCodec, prompt: torch.Tensor, config: Config
+        self,
+        transformer: nn.Module,
+        codec: LatentCodec,
+        prompt: torch.Tensor,
+        config: Config,
+        refiner: ResidualRefiner | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(codec, config, refiner)
         self.config: ZImage.Config = config
-        self.codec = codec
         self.transformer: Any = (
             fold_constants(transformer, prompt, config.sigma) if config.fold else transformer
         )
         self.register_buffer("prompt", prompt, persistent=False)
-        self.layout = Layout(dtype=_dtype(transformer), channels_last=False, batch=1)
 
-    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
-        """Move both networks to the device in their measured layouts.
-
-        Raises:
-            UnsupportedDtype: for fp16.
-        """
-        if dtype == "fp16":
-            raise UnsupportedDtype(
-                "Z-Image was trained in bf16, and what passes between its layers is not known to stay within "
-                "the range of fp16 (65504); use bf16 or fp32"
-            )
-        self.layout = choose_layout("zimage", device, dtype)
-        if batch is not None:
-            self.layout = replace(self.layout, batch=batch)
-        self.layout.place(self.transformer, device)
-        choose_layout("sd_vae", device, dtype).place(self.codec, device)
-        self.prompt = self.prompt.to(device)
-        return self
+    @property
+    def multiple_px(self) -> int:
+        """8 px a latent cell, 2 x 2 cells a token."""
+        return MULTIPLE_PX
 
     def predict(self, z: torch.Tensor) -> torch.Tensor:
         """The transformer's raw output m for latents (B,C,h,w): the way from noise to clean, float32.
@@ -172,20 +171,4 @@ class ZImage(ImageStage):
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From latents (B,C,h,w) to clean ones, float32."""
-        return x0_from_zimage(z, self.predict(z), self.config.sigma)
-
-    def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
-        """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
-        return through_latents(
-            self.codec,
-            image,
-            state.seeds,
-            self.step,
-            posterior=self.config.posterior,
-            batch=self.layout.batch,
-            multiple_px=MULTIPLE_PX,
-        )
-
-
-def _dtype(net: nn.Module) -> torch.dtype:
-    return next((parameter.dtype for parameter in net.parameters()), torch.float32)
+        return x0_from_zimage(z, self.refined(z, self.predict(z)), self.config.sigma)

@@ -8,7 +8,7 @@ import pickle
 import struct
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from facerestore.core.errors import KeyMismatch, WeightsError, WeightsNotFound
 from facerestore.weights.leftovers import stand_ins
 
 SCALE_MIN = ".scale_min"
+Change = Callable[[str, Tensor], Tensor]
 WRAPPERS = ("params_ema", "params", "state_dict")
 """What a checkpoint may keep its tensors under: BasicSR writes the first two, Lightning the third."""
 # What torch.load raises, depending on which byte of a file is wrong; found by changing bytes at random.
@@ -42,12 +43,15 @@ _DAMAGE = (
 _answering = threading.Lock()  # torch keeps the names that it may answer in one place for all threads
 
 
-def read_tensors(path: str | Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: str | Path, *, dtype: torch.dtype | None = None, change: Change | None = None
+) -> dict[str, Tensor]:
     """Read a safetensors file or a pickled state dict, on the CPU, memory-mapped where the format allows.
 
     Args:
         path: the file; its content decides how it is read, not its name.
         dtype: what tensors of floats are converted to, one after the other; None leaves them as stored.
+        change: makes of a key and its tensor, as stored, the tensor that is converted and kept.
 
     Returns:
         Tensors by key; quantised ones as float32.
@@ -59,11 +63,12 @@ def read_tensors(path: str | Path, *, dtype: torch.dtype | None = None) -> dict[
     path = Path(path)
     if is_safetensors(path):
         try:
-            return _dequantised(load_file(path) if dtype is None else _converted(path, dtype), path)
+            plain = dtype is None and change is None
+            return _dequantised(load_file(path) if plain else _converted(path, dtype, change), path)
         except SafetensorError as error:
             raise WeightsError(f"{path} is a damaged safetensors file ({error}); replace it") from error
     tensors = _tensors_of(read_pickle(path), path)
-    return tensors if dtype is None else {key: _cast(tensor, dtype) for key, tensor in tensors.items()}
+    return {key: _changed(key, tensor, dtype, change) for key, tensor in tensors.items()}
 
 
 def is_safetensors(path: Path) -> bool:
@@ -123,21 +128,22 @@ def require_alike(state: Mapping[str, Tensor], like: Mapping[str, Tensor], sourc
         raise KeyMismatch(source, missing, unexpected, misshapen)
 
 
-def _converted(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+def _converted(path: Path, dtype: torch.dtype | None, change: Change | None) -> dict[str, Tensor]:
     """Every tensor is mapped on its own, so that the file never lies in memory beside what it becomes."""
 
     def read(key: str) -> Tensor:
         with safe_open(path, framework="pt") as file:
             tensor = file.get_tensor(key)
-        return tensor if key.endswith(SCALE_MIN) else _cast(tensor, dtype)
+        return tensor if key.endswith(SCALE_MIN) else _changed(key, tensor, dtype, change)
 
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
     return {key: read(key) for key in keys}
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _changed(key: str, tensor: Tensor, dtype: torch.dtype | None, change: Change | None) -> Tensor:
+    made = tensor if change is None else change(key, tensor)
+    return made.to(dtype or tensor.dtype) if tensor.is_floating_point() else made
 
 
 def _dequantised(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

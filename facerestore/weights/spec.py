@@ -28,6 +28,8 @@ class WeightSpec:
         hub: where a hub has it, in order of preference: `OWNER/REPOSITORY:PATH`, where the path of a folder
             ends in a slash. None where no hub has it.
         take: of a published checkpoint, only what lies below this dotted name.
+        parameters: of the network, which with its dtype say what memory it takes; 0 for what is merged into
+            another or is no network.
     """
 
     name: str
@@ -41,6 +43,7 @@ class WeightSpec:
     note: str
     hub: tuple[str, ...] = ()
     take: str = ""
+    parameters: int = 0
 
     @property
     def is_folder(self) -> bool:

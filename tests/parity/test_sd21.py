@@ -177,7 +177,7 @@ def omgsr(download: Path) -> OMGSRS:
 def test_omgsr_equals_the_original(omgsr: OMGSRS, name: str, tile: int, overlap: int) -> None:
     """From the published folders to the picture, in one piece and in tiles."""
     config = replace(omgsr.config, tile=tile, overlap=overlap)
-    compare(OMGSRS(omgsr.unet, omgsr.codec, omgsr.prompt, config), name, 1e-5)
+    compare(OMGSRS(omgsr.unet, omgsr.codec, omgsr.prompt, config), name, 1e-4)
 
 
 def test_osediff_equals_the_original(download: Path) -> None:
@@ -194,4 +194,4 @@ def test_pisa_sr_equals_the_original(download: Path, name: str, knobs: tuple[flo
     config = PiSASR.Config(lambda_pix=knobs[0], lambda_sem=knobs[1])
     stage = build(download, config, {"pisa-sr/weights": download / "pisa_sr.pkl"})
     assert (stage.pixel_unet is None) == (knobs == (1, 1))
-    compare(stage, name, 1e-5)
+    compare(stage, name, 1e-4)

@@ -97,8 +97,12 @@ def test_the_published_folder_loads_and_is_left_as_it_was(tmp_path: Path) -> Non
     fold_time(loaded, 500)
     expected = copy.deepcopy(vae)
     fold_time(expected, 500)
-    assert torch.equal(
-        loaded.encode(pictures()).latent_dist.parameters, expected.encode(pictures()).latent_dist.parameters
+    # not to the last bit: tensors of a mapped file lie at other addresses, which changes the order of sums
+    torch.testing.assert_close(
+        loaded.encode(pictures()).latent_dist.parameters,
+        expected.encode(pictures()).latent_dist.parameters,
+        atol=1e-5,
+        rtol=0,
     )
     assert (tmp_path / "diffusion_pytorch_model.safetensors").read_bytes() == before
 

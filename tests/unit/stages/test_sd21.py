@@ -106,7 +106,7 @@ def test_the_unet_is_asked_once_as_it_was_trained(kind: type[Any], timestep: int
 def test_two_unets_are_weighed_by_the_knobs(knobs: tuple[float, float]) -> None:
     z, pixel, both = (_noise(1, 4, 4, 4, seed=seed) for seed in range(3))
     config = PiSASR.Config(lambda_pix=knobs[0], lambda_sem=knobs[1])
-    stage = PiSASR(_Says(both), nn.Identity(), _noise(77, 32), config, _Says(pixel))  # type: ignore[arg-type]
+    stage = PiSASR(_Says(both), nn.Identity(), _noise(77, 32), config, None, _Says(pixel))  # type: ignore[arg-type]
     wanted = z - knobs[0] * pixel - knobs[1] * (both - pixel)
     torch.testing.assert_close(stage.step(z), wanted, atol=1e-6, rtol=0)
 

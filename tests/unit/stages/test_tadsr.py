@@ -10,7 +10,8 @@ from facerestore.core.errors import ConfigError
 from facerestore.core.state import RestorationState
 from facerestore.diffusion.schedule import sd_alpha_bar
 from facerestore.nets.residual_refiner import ResidualRefiner
-from facerestore.stages.tadsr import MADE, TADSR
+from facerestore.stages.one_step import MADE
+from facerestore.stages.tadsr import TADSR
 from facerestore.weights.store import WeightStore
 
 CPU = torch.device("cpu")
