@@ -4,6 +4,7 @@ Nothing is guessed and nothing is dropped. The scale is the trap: peft's default
 leave it out run at 8/rank, others at 1, and few files say which. Where a file says nothing, the caller must.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -239,8 +240,8 @@ def require_made_for(adapter: Adapter, **wanted: str | float) -> None:
         said = adapter.metadata.get(name)
         if said is None or said == str(value):
             continue
-        if isinstance(value, int | float) and _number(said) == value:
-            continue
+        if isinstance(value, int | float) and abs(_number(said) - value) <= 1e-5 * abs(value):
+            continue  # a sigma may be written with six digits
         raise ConfigError(
             f"{adapter.source} was made for {name} {said}, and is to be used with {name} {value}; "
             "an adapter works only with what it was trained with"
@@ -369,11 +370,11 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
     )
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return None
+        return math.nan
 
 
 def _split_component(key: str) -> tuple[str, str]:
