@@ -10,6 +10,7 @@ from facerestore.recipes.recipe import Recipe, Status
 from facerestore.stages.base import StageConfig
 from facerestore.stages.color_fix import ColorFix
 from facerestore.stages.compose import Chain
+from facerestore.stages.omgsr_f import OMGSRF
 from facerestore.stages.omgsr_s import OMGSRS
 from facerestore.stages.osdface import OSDFace
 from facerestore.stages.osediff import OSEDiff
@@ -68,6 +69,16 @@ def omgsr_s() -> Recipe:
         summary="OMGSR-S: one step of Stable Diffusion 2.1 from mid-schedule, in the input's colours",
         status="needs weights",
         stage=Chain.Config(stages=(OMGSRS.Config(), ColorFix.Config(method="adain"))),
+    )
+
+
+def omgsr_f() -> Recipe:
+    """OMGSR-F: FLUX.1-dev asked once at sigma 0.505112, where degraded latents belong."""
+    return Recipe(
+        name="omgsr-f",
+        summary="OMGSR-F: one step of FLUX.1-dev from mid-schedule, in the input's colours",
+        status="needs weights",
+        stage=Chain.Config(stages=(OMGSRF.Config(), ColorFix.Config(method="adain"))),
     )
 
 
@@ -167,6 +178,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "zimage": zimage,
     "sdface": sdface,
     "omgsr-s": omgsr_s,
+    "omgsr-f": omgsr_f,
     "osediff": osediff,
     "osediff-face": osediff_face,
     "pisa-sr": pisa_sr,

@@ -49,7 +49,7 @@ def test_any_coarse_stage_goes_before_any_detail_stage() -> None:
     "name",
     [
         *("osdface", "zimage", "sdface", "osdface+zimage", "realesrgan+zimage"),
-        *("omgsr-s", "osediff", "osediff-face", "pisa-sr", "tadsr", "ntire2026/bvi"),
+        *("omgsr-s", "omgsr-f", "osediff", "osediff-face", "pisa-sr", "tadsr", "ntire2026/bvi"),
         *("ntire2026/mipluscv", "ntire2026/honoraicamera"),
     ],
 )
