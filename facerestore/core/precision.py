@@ -89,7 +89,9 @@ _BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda")
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones
 # SDXL's autoencoder overflows in fp16, Stable Diffusion's shows artefacts there (BVI runs it in float32).
 _FP32_FOR_FP16 = frozenset({"sd_vae"})
-_TRAINED_IN_BF16 = {"zimage": "Z-Image"}
+# What passes between Z-Image's layers is not known to stay below 65504. FLUX's blocks leave that range, where
+# diffusers cuts it off and says nothing (its pull request 9097).
+_TRAINED_IN_BF16 = {"zimage": "Z-Image", "flux": "FLUX.1"}
 
 
 def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> Layout:
@@ -108,8 +110,8 @@ def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> 
         raise UnsupportedDtype(f"{dtype!r} is no dtype; use auto, fp32, bf16 or fp16")
     if dtype == "fp16" and net in _TRAINED_IN_BF16:
         raise UnsupportedDtype(
-            f"{_TRAINED_IN_BF16[net]} was trained in bf16, and what passes between its layers is not known "
-            "to stay within the range of fp16 (65504); use bf16 or fp32"
+            f"{_TRAINED_IN_BF16[net]} was trained in bf16, and what passes between its layers may leave the "
+            "range of fp16 (65504); use bf16 or fp32"
         )
     if dtype == "fp16" and device.type == "cpu":
         raise UnsupportedDtype("fp16 is not computed on CPUs; use bf16 or fp32")

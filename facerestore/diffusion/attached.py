@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from facerestore.core.errors import ConfigError
 from facerestore.core.seeding import generator
-from facerestore.diffusion.lora import Adapter, LowRank, require_fit, scaled
+from facerestore.diffusion.lora import Adapter, LowRank, scaled
+from facerestore.diffusion.merging import require_fit
 from facerestore.weights.write import write_file, write_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"

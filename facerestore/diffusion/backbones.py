@@ -83,7 +83,7 @@ def load_component(
         folder: the component's own folder, such as `.../unet`.
         dtype: of the weights; None leaves them as stored.
         merges: of the network, still without memory, what is done to each tensor before it is converted; see
-            `lora.plan_merge`.
+            `merging.plan_merge`.
 
     Returns:
         The network in eval mode, on the CPU.

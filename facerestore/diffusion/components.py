@@ -8,7 +8,8 @@ from torch import nn
 
 from facerestore.diffusion.backbones import load_component, tiny_vae
 from facerestore.diffusion.codec import LatentCodec
-from facerestore.diffusion.lora import Adapter, Merge, merge_adapter, plan_merge
+from facerestore.diffusion.lora import Adapter
+from facerestore.diffusion.merging import Merge, merge_adapter, plan_merge
 from facerestore.weights.seeded import fill_seeded
 
 if TYPE_CHECKING:

@@ -1,26 +1,28 @@
 """OMGSR-F: the degraded latent is taken for a noisy one in the middle of FLUX.1-dev's schedule."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from facerestore.core.errors import ConfigError, ShapeError, UnsupportedDtype, WeightsError
-from facerestore.core.precision import DtypeName, Layout, choose_layout
+from facerestore.core.errors import ConfigError, ShapeError, WeightsError
+from facerestore.core.precision import FP32, Target
 from facerestore.core.seeding import generator
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
-from facerestore.diffusion.codec import LatentCodec, Posterior, through_latents
-from facerestore.diffusion.components import component
-from facerestore.diffusion.configs import TINY_FLUX_TRANSFORMER, TINY_FLUX_VAE
+from facerestore.diffusion.codec import LatentCodec
+from facerestore.diffusion.components import Piece, component
+from facerestore.diffusion.configs import TINY_FLUX_TRANSFORMER, TINY_FLUX_VAE, TINY_TAEF1
 from facerestore.diffusion.latent_tiling import predict_tiled
-from facerestore.diffusion.lora import merge_adapter, require_made_for
+from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.schedule import flux_sigma
 from facerestore.diffusion.x0 import x0_from_velocity
-from facerestore.stages.base import ImageStage, StageConfig, StageContract
-from facerestore.stages.sd21 import read_pieces
+from facerestore.imaging.resize import resize
+from facerestore.nets.residual_refiner import ResidualRefiner
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage, read_pieces
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -43,13 +45,13 @@ class FluxPrompt:
     pooled: torch.Tensor
 
 
-class OMGSRF(ImageStage):
+class OMGSRF(OneStepStage):
     """Take out what the transformer calls noise, at the noise level whose ratio degraded latents have.
 
     The encoder was tuned to bring latents there, the decoder is the base model's. With z the latent and v
     the velocity, which points from the clean latent to noise, `z_0 = z - sigma * v(z, sigma)`. The adapters
-    were trained on pictures of 1024 px, and the official script enlarges smaller ones to that; here each is
-    worked at the size that it has.
+    were trained on pictures of 1024 px; smaller ones are enlarged to that and brought back, as the official
+    script does it.
 
     Reference:
         OMGSR, 2025, arXiv:2508.08227; GitHub wuer5/OMGSR `infer/omgsr_f_infer_model.py`.
@@ -63,6 +65,7 @@ class OMGSRF(ImageStage):
         codec: its autoencoder, the adapter of the encoder merged.
         prompt: the embedding of an empty prompt.
         config: the settings.
+        refiner: corrects the transformer's answer; None leaves it.
 
     Raises:
         ConfigError: if the transformer takes no guidance, as FLUX.1-schnell's.
@@ -73,8 +76,11 @@ class OMGSRF(ImageStage):
     pooled: torch.Tensor
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(StageConfig):
+    class Config(OneStepConfig):
         """Settings; the defaults are those of the model for 1024 px."""
+
+        backbone: ClassVar[str] = "flux"
+        tiny_codec: ClassVar[Mapping[str, Any]] = TINY_TAEF1
 
         sigma: float = flux_sigma(244)
         """Noise level in (0,1] for which the picture is taken, 0.505112. Adapters are valid at the one that
@@ -94,8 +100,10 @@ class OMGSRF(ImageStage):
         """alpha / rank of both adapters: 64 / 64. A file that says otherwise is refused."""
         guidance_scale: float = 1.0
         """What the transformer is told of guidance, which FLUX.1-dev has learned to follow in one call."""
-        posterior: Posterior = "mode"
-        """Whether the latent is the mean, or drawn with the seed of the face as the official script does."""
+        small_vae: str | None = "taef1"
+        """Folder of the small autoencoder; None makes one."""
+        least_px: int = 1024
+        """Pictures whose shorter side has fewer pixels are enlarged to this, worked, and brought back."""
         tile: int = 128
         """Side of a tile, latent cells of 8 px: larger areas than its square are restored in tiles."""
         overlap: int = 64
@@ -109,78 +117,79 @@ class OMGSRF(ImageStage):
                     f"a tile has an even side, and the overlap is smaller: got {self.tile}, {self.overlap}"
                 )
 
-        def contract(self) -> StageContract:
-            """A diffusion model: it invents detail."""
-            return StageContract(generative=True)
+        @property
+        def noise_timestep(self) -> float:
+            """Sigma in thousandths."""
+            return 1000 * self.sigma
 
-        def weights(self) -> tuple[str, ...]:
-            """Transformer, autoencoder, prompt, and the adapters of encoder and transformer."""
-            names = (self.transformer, self.vae, self.prompt, self.vae_lora, self.transformer_lora)
-            return tuple(name for name in names if name is not None)
+        def made_for(self) -> dict[str, float]:
+            """The noise level."""
+            return {"sigma": self.sigma}
 
-        def build(self, store: "WeightStore") -> "OMGSRF":
-            """Load everything and merge the adapters.
+        def files(self) -> tuple[str | None, ...]:
+            """Transformer, prompt, and the adapters of encoder, where it is in use, and transformer."""
+            vae_lora = self.vae_lora if self.codec != "tiny" else None
+            return (self.transformer, self.prompt, vae_lora, self.transformer_lora)
 
-            The autoencoder is loaded in float32; the transformer stays in the dtype in which it is stored,
-            where a merged weight is rounded once.
+        def build(self, store: "WeightStore", target: Target = FP32) -> "OMGSRF":
+            """Load everything, the adapters merged in float32.
 
             Raises:
                 ConfigError: if an adapter says that it was made for another sigma.
                 KeyMismatch: if an adapter was made for another network, or for another scale.
                 ShapeError: if the prompt is another model's.
+                UnsupportedDtype: for fp16.
                 WeightsError: if the file of the prompt has other tensors.
             """
+            for_net, for_vae = self.own_pieces(store)
+            _, _, vae_lora, transformer_lora = self.files()
+            if transformer_lora is not None:
+                for_net = [self._piece(store, transformer_lora), *for_net]
+            if vae_lora is not None:
+                adapter, scale = self._piece(store, vae_lora)
+                for_vae = [(adapter.below("encoder"), scale), *for_vae]
+            codec = self.latent_codec(store, TINY_FLUX_VAE, name="omgsr_f", pieces=for_vae)
             transformer = component(
-                store, self.transformer, backbones.flux_transformer, TINY_FLUX_TRANSFORMER
+                store,
+                self.transformer,
+                backbones.flux_transformer,
+                TINY_FLUX_TRANSFORMER,
+                dtype=target.layout(self.backbone).dtype,
+                pieces=for_net,
             )
-            vae = component(store, self.vae, backbones.sd_vae, TINY_FLUX_VAE, dtype=torch.float32)
-            for name, net in ((self.vae_lora, vae.encoder), (self.transformer_lora, transformer)):
-                if name is not None:
-                    (adapter,) = read_pieces(store, name, "")
-                    require_made_for(adapter, sigma=self.sigma)
-                    merge_adapter(net, adapter, scale=self.lora_scale)
             prompt = _made_prompt(transformer) if self.prompt is None else _read_prompt(store, self.prompt)
-            return OMGSRF(transformer, LatentCodec.of(vae, name="omgsr_f"), prompt, self)
+            return OMGSRF(transformer, codec, prompt, self, self.load_refiner(store, codec))
 
         def tiny(self) -> Self:
-            """Both networks at their smallest with random weights, and a made prompt."""
-            return replace(
-                self, transformer=None, vae=None, prompt=None, vae_lora=None, transformer_lora=None
-            )
+            """Both networks at their smallest with random weights, a made prompt, pictures as they are."""
+            refiner = None if self.refiner is None else MADE
+            made = replace(self, transformer=None, vae=None, small_vae=None, prompt=None, refiner=refiner)
+            return replace(made, vae_lora=None, transformer_lora=None, adapters=(), least_px=16)
+
+        def _piece(self, store: "WeightStore", name: str) -> Piece:
+            (adapter,) = read_pieces(store, name, "")
+            require_made_for(adapter, sigma=self.sigma)
+            return adapter, self.lora_scale
 
     def __init__(
-        self, transformer: nn.Module, codec: LatentCodec, prompt: FluxPrompt, config: Config
+        self,
+        transformer: nn.Module,
+        codec: LatentCodec,
+        prompt: FluxPrompt,
+        config: Config,
+        refiner: ResidualRefiner | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(codec, config, refiner)
         self.config: OMGSRF.Config = config
         self.transformer: Any = transformer
-        self.codec = codec
         _require_fit(self.transformer.config, codec, prompt)
         self.register_buffer("tokens", prompt.tokens.float(), persistent=False)
         self.register_buffer("pooled", prompt.pooled.float(), persistent=False)
-        dtype = next((parameter.dtype for parameter in transformer.parameters()), torch.float32)
-        self.layout = Layout(dtype=dtype, channels_last=False, batch=1)
 
-    def place(self, device: torch.device, dtype: DtypeName, batch: int | None = None) -> Self:
-        """Move both networks to the device in their measured layouts.
-
-        Raises:
-            UnsupportedDtype: for fp16. FLUX was published in bf16, and what its blocks add up leaves the
-                range of fp16, where diffusers cuts it off (its pull request 9097): the result is another,
-                and nothing says so.
-        """
-        if dtype == "fp16":
-            raise UnsupportedDtype(
-                "FLUX.1 was published in bf16, and what passes between its blocks leaves the range of fp16 "
-                "(65504), where it would be cut off and nothing would say so; use bf16 or fp32"
-            )
-        self.layout = choose_layout("flux", device, dtype)
-        if batch is not None:
-            self.layout = replace(self.layout, batch=batch)
-        self.layout.place(self.transformer, device)
-        choose_layout("sd_vae", device, dtype).place(self.codec, device)
-        self.tokens, self.pooled = self.tokens.to(device), self.pooled.to(device)
-        return self
+    @property
+    def multiple_px(self) -> int:
+        """8 px a latent cell, 2 x 2 cells a token."""
+        return PATCH * self.codec.factor
 
     def predict(self, z: torch.Tensor) -> torch.Tensor:
         """The velocity `noise - clean` at latents (B,C,h,w) with even sides, float32.
@@ -207,19 +216,14 @@ class OMGSRF(ImageStage):
 
     def step(self, z: torch.Tensor) -> torch.Tensor:
         """From scaled latents (B,C,h,w) to clean ones, float32."""
-        return x0_from_velocity(z, self.predict(z), self.config.sigma)
+        return x0_from_velocity(z, self.refined(z, self.predict(z)), self.config.sigma)
 
     def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
-        return through_latents(
-            self.codec,
-            image,
-            state.seeds,
-            self.step,
-            posterior=self.config.posterior,
-            batch=self.layout.batch,
-            multiple_px=PATCH * self.codec.factor,
-        )
+        height, width = image.shape[2:]
+        enlarge = max(1.0, self.config.least_px / min(height, width))
+        entered = resize(image, round(height * enlarge), round(width * enlarge))
+        return resize(super().restore(entered, state), height, width)
 
 
 def pack(z: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> OMGSRF:
     for name, published in (("vae-lora", "vae_encoder_adapter"), ("flux-lora", "flux_adapter")):
         paths[f"omgsr-f/{name}"] = folder / f"{name}.safetensors"
         convert(folder / published, paths[f"omgsr-f/{name}"])
-    return OMGSRF.Config().build(WeightStore(paths=paths)).place(torch.device("cpu"), "fp32")
+    return OMGSRF.Config(least_px=16).build(WeightStore(paths=paths)).place(torch.device("cpu"), "fp32")
 
 
 def restored(stage: OMGSRF, pictures: torch.Tensor) -> torch.Tensor:

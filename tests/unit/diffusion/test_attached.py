@@ -22,7 +22,8 @@ from facerestore.diffusion.attached import (
 )
 from facerestore.diffusion.backbones import sd_unet
 from facerestore.diffusion.configs import TINY_UNET
-from facerestore.diffusion.lora import Adapter, load_adapter, merge_adapter, read_adapter, require_made_for
+from facerestore.diffusion.lora import Adapter, load_adapter, read_adapter, require_made_for
+from facerestore.diffusion.merging import merge_adapter
 from facerestore.weights.write import write_tensors
 
 RANK = 4

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facerestore.core.errors import ConfigError, KeyMismatch
-from facerestore.diffusion.lora import (
-    PEFT_DEFAULT_ALPHA,
-    merge_adapter,
-    originals,
-    read_adapter,
-    unmerge_adapter,
-)
+from facerestore.diffusion.lora import PEFT_DEFAULT_ALPHA, read_adapter
+from facerestore.diffusion.merging import merge_adapter, originals, unmerge_adapter
 
 RANK = 4
 SHAPES = {"block.to_q": (10, 6), "block.conv": (8, 6, 3, 3), "block.conv_shortcut": (8, 6, 1, 1)}

@@ -18,6 +18,7 @@ from facerestore.core.errors import (
     UnsupportedDtype,
     WeightsError,
 )
+from facerestore.core.precision import Target
 from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec
@@ -79,12 +80,13 @@ def _prompt(tokens: torch.Tensor | None = None, pooled: torch.Tensor | None = No
 
 
 def _lively(**changes: Any) -> OMGSRF:
-    return OMGSRF(_transformer(), _codec(), _prompt(), OMGSRF.Config(**changes))
+    config = OMGSRF.Config(**{"least_px": 16} | changes)
+    return OMGSRF(_transformer(), _codec(), _prompt(), config)
 
 
 def _saying(answer: torch.Tensor) -> tuple[OMGSRF, _Says]:
     transformer = _Says(answer)
-    return OMGSRF(transformer, _codec(), _prompt(), OMGSRF.Config()), transformer
+    return OMGSRF(transformer, _codec(), _prompt(), OMGSRF.Config(least_px=16)), transformer
 
 
 def _restored(stage: OMGSRF, pictures: torch.Tensor, seeds: tuple[int, ...] | int = 0) -> torch.Tensor:
@@ -296,7 +298,7 @@ class _Files:
         save_file(state, self.paths[name], metadata)
 
     def build(self, **changes: Any) -> OMGSRF:
-        return OMGSRF.Config(**changes).build(WeightStore(paths=self.paths))
+        return OMGSRF.Config(least_px=16, **changes).build(WeightStore(paths=self.paths))
 
 
 @pytest.fixture
@@ -321,14 +323,31 @@ def test_from_files_with_both_adapters_merged(files: _Files) -> None:
     assert (_restored(without, pictures) - expected).abs().max() > 1e-3
 
 
-def test_the_transformer_stays_as_it_is_stored_and_the_autoencoder_is_read_in_float32(files: _Files) -> None:
+def test_the_transformer_is_read_in_the_dtype_it_runs_in_and_the_autoencoder_in_float32(
+    files: _Files,
+) -> None:
     for name, net in (("transformer", _transformer()), ("vae", _codec().vae)):
         net.bfloat16().save_pretrained(files.paths[f"flux1-dev/{name}"])
-    stage = files.build()
+    config, store = OMGSRF.Config(least_px=16), WeightStore(paths=files.paths)
+    stage = config.build(store, Target(dtype="bf16"))
     assert {p.dtype for p in stage.transformer.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in stage.codec.parameters()} == {torch.float32}
-    assert stage.layout.dtype == torch.bfloat16
-    assert bool(torch.isfinite(_restored(stage, _pictures(1))).all())
+    assert bool(torch.isfinite(_restored(stage.place(CPU, "bf16"), _pictures(1))).all())
+    assert {p.dtype for p in config.build(store).transformer.parameters()} == {torch.float32}
+
+
+def test_small_pictures_are_worked_larger_and_come_back() -> None:
+    small, wide = _lively(least_px=64), _pictures(1)[..., :32, :48]
+    asked: list[tuple[int, ...]] = []
+    encode = small.codec.encode
+
+    def seen(image: torch.Tensor, *args: Any) -> torch.Tensor:
+        asked.append(tuple(image.shape))
+        return encode(image, *args)
+
+    small.codec.encode = seen  # type: ignore[method-assign]
+    assert _restored(small, wide).shape == wide.shape
+    assert asked == [(1, 3, 64, 96)]
 
 
 @pytest.mark.parametrize(
