@@ -50,7 +50,7 @@ def component(
         return [plan_merge(net, adapter, scale=scale) for adapter, scale in pieces]
 
     if name is not None:
-        return load_component(store.find(name), dtype=dtype, merges=merges)
+        return load_component(store.readable(name), dtype=dtype, merges=merges)
     net = make(tiny).eval()
     fill_seeded(net)
     for adapter, scale in pieces:

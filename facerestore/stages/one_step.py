@@ -102,7 +102,7 @@ class OneStepConfig(StageConfig):
         net: list[Piece] = []
         vae: list[Piece] = []
         for name in self.adapters:
-            adapter = load_adapter(store.verify(name))
+            adapter = load_adapter(store.readable(name))
             require_made_for(adapter, **self.made_for())
             for part in adapter.components:
                 (vae if part == "vae" else net).append((adapter.part(part), self.adapter_scale))
@@ -223,7 +223,7 @@ def read_pieces(store: "WeightStore", name: str, *components: str) -> tuple[Adap
         KeyMismatch: if the file lacks one of them or has others, so that nothing in it is passed over.
         WeightsError: if it cannot be read.
     """
-    adapter = load_adapter(store.verify(name))
+    adapter = load_adapter(store.readable(name))
     found = set(adapter.components)
     if found != set(components):
         raise KeyMismatch(name, sorted(set(components) - found), sorted(found - set(components)), [])

@@ -122,7 +122,7 @@ class OSDFace(OneStepStage):
             store.require(self.weights())
             for_unet, for_vae = self.own_pieces(store)
             if self.lora is not None:
-                adapter = load_adapter(store.verify(self.lora))
+                adapter = load_adapter(store.readable(self.lora))
                 require_made_for(adapter, timestep=self.timestep)
                 for_unet = [(adapter, self.lora_scale), *for_unet]
             codec = self.latent_codec(store, TINY_SD_VAE, name="osdface", pieces=for_vae)

@@ -5,12 +5,11 @@ Reads safetensors, PEFT folders, and pickles of every common kind: plain state d
 Scales of adapters, which PEFT and diffusers keep beside the tensors, become scalar tensors `LAYER.alpha`.
 """
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 from facerestore.core.errors import ConfigError, OutputError, WeightsError
+from facerestore.weights.hashes import sha256_of
 from facerestore.weights.load import WRAPPERS, is_safetensors, read_pickle, read_tensors, require_alike
+from facerestore.weights.spec import PEFT_CONFIG
 from facerestore.weights.write import write_tensors
 
-_PEFT_CONFIG = "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
 _PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"
 _PIECE = "state_dict_"  # OSEDiff keeps `state_dict_unet` beside `state_dict_vae`
 _PIECES = {"vae_time": "vae"}  # TADSR: the time layers of the same network
-_OWN = frozenset({"format", "source", "source_sha256", "taken", "dropped", _DIFFUSERS_CONFIG})
+SOURCE_SHA256 = "source_sha256"
+"""What a converted file calls the sha256 of the file that it was made from."""
+_OWN = frozenset({"format", "source", SOURCE_SHA256, "taken", "dropped", _DIFFUSERS_CONFIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,38 @@ def convert(
             del tensors[key]
     if like is not None:
         require_alike(tensors, like, str(source))
-    with checkpoint.file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    said = {key: value for key, value in checkpoint.metadata.items() if key not in _OWN}
-    said |= {"source": Path(source).name, "source_sha256": digest}
-    said |= ({"taken": take} if take else {}) | ({"dropped": " ".join(drop)} if drop else {})
-    write_tensors(out, tensors, said)
-    return Checkpoint(tensors, said, checkpoint.left_out, out)
+    made_from = {"source": Path(source).name, SOURCE_SHA256: sha256_of(checkpoint.file)}
+    made_from |= ({"taken": take} if take else {}) | ({"dropped": " ".join(drop)} if drop else {})
+    return write_checkpoint(out, replace(checkpoint, tensors=tensors), made_from)
+
+
+def write_checkpoint(out: Path, checkpoint: Checkpoint, made_from: dict[str, str]) -> Checkpoint:
+    """Write it as safetensors, with the numbers and words that stood beside it and what it was made from.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    kept = {key: value for key, value in checkpoint.metadata.items() if key not in _OWN}
+    made = replace(checkpoint, metadata=kept | made_from, file=out)
+    write_tensors(out, made.tensors, made.metadata)
+    return made
+
+
+def read_part(source: str | Path, part: str) -> Checkpoint:
+    """Read what lies below a dotted name where anything does, and else everything.
+
+    So a checkpoint of an author's, and what was once taken out of it, are the same weight.
+
+    Raises:
+        WeightsNotFound: if there is no such file.
+        WeightsError: if it cannot be read; see `read_checkpoint`.
+    """
+    whole = read_checkpoint(source)
+    has_it = part and any(key.startswith(f"{part}.") for key in whole.tensors)
+    return _taken(whole, part) if has_it else whole
 
 
 def _read_pickled(path: Path, take: str) -> Checkpoint:
@@ -143,7 +170,7 @@ def _read_pickled(path: Path, take: str) -> Checkpoint:
             left_out += [] if key in metadata else [key]
         elif key in tensors:
             raise WeightsError(f"{path} has {key} twice; take one part of it")
-        elif value.layout != torch.strided or not _is_text(key):
+        elif value.layout != torch.strided or value.is_meta or not _is_text(key):
             raise WeightsError(f"{path}: {key!r} is no dense tensor with a readable name, so no network's")
         else:
             tensors[key] = value
@@ -163,9 +190,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_peft(folder: Path) -> Checkpoint:
     file = next((folder / name for name in _PEFT_FILES if (folder / name).is_file()), None)
-    config = folder / _PEFT_CONFIG
+    config = folder / PEFT_CONFIG
     if file is None or not config.is_file():
-        raise WeightsError(f"{folder} is no PEFT folder: that has {_PEFT_CONFIG} and one of {_PEFT_FILES}")
+        raise WeightsError(f"{folder} is no PEFT folder: that has {PEFT_CONFIG} and one of {_PEFT_FILES}")
     settings = _json(config.read_text(encoding="utf-8"), config)
     tensors = read_tensors(file)
     alphas = _alphas(tensors, settings, config, _PEFT_PREFIX)

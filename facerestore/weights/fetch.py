@@ -4,7 +4,6 @@ Nothing is fetched unless it is asked for by name. What was cut is kept in `.inc
 and goes on with the next call. Importing this module loads neither torch nor the hub's client.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -22,6 +21,7 @@ from facerestore.core.errors import (
     WeightsError,
     WeightsNotFound,
 )
+from facerestore.weights.hashes import sha256_of
 from facerestore.weights.hub import HubFile, SourceGone, download, hub_endpoint, look_up, offline_variable
 from facerestore.weights.licences import require_acceptance
 from facerestore.weights.spec import WeightSpec
@@ -245,8 +245,7 @@ def _verify(path: Path, sha256: str) -> None:
 
 
 def _require_hash(path: Path, sha256: str) -> None:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != sha256:
         raise ChecksumMismatch(
             f"{path.name} came damaged or is another file: its sha256 is {digest[:16]}..., and should be "

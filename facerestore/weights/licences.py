@@ -1,12 +1,10 @@
 """Which weights ask for a yes before they are fetched, and where that yes is kept."""
 
-import json
-import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from facerestore.core.errors import LicenceNotAccepted, OutputError
+from facerestore.weights.records import read_record, write_record
 from facerestore.weights.spec import WeightSpec
 from facerestore.weights.store import cache_folder
 
@@ -49,22 +47,11 @@ def _record() -> Path:
 
 
 def _kept() -> dict[str, str]:
-    try:
-        content = json.loads(_record().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: then it is asked again
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_record(_record())  # none yet, or damaged: then it is asked again
 
 
 def _keep(answers: dict[str, str]) -> None:
-    record = _record()
-    temporary = record.with_name(f".{record.name}.{secrets.token_hex(4)}")
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(answers, stream, indent=1, sort_keys=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(record)
+        write_record(_record(), answers)
     except OSError as error:
-        raise OutputError(f"{record} cannot be written: {error}") from error
+        raise OutputError(f"{_record()} cannot be written: {error}") from error

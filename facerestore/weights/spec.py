@@ -4,6 +4,12 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+
+from facerestore.core.errors import WeightsNotFound
+
+PEFT_CONFIG = "adapter_config.json"
+"""The settings of an adapter in the form of PEFT, beside its tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,13 +18,11 @@ class WeightSpec:
 
     Attributes:
         name: what recipes and `--weights NAME=PATH` call it.
-        file: file name, without a folder; for a remote one the path below a weights folder, which is a
-        folder of
-            diffusers (`config.json` and `diffusion_pytorch_model.safetensors`) where it has no ending.
+        file: file name, without a folder; for a remote one the path below a weights folder, which is a folder
+            of diffusers (`config.json` and `diffusion_pytorch_model.safetensors`) where it has no ending.
         bytes: size; of a remote one about, from its number of parameters.
         sha256: its hash, 64 hex digits; empty where none can be known: then keys and shapes are checked, and
-        the
-            hash of the file in use is reported.
+            the hash of the file in use is reported.
         licence: SPDX identifier, or the words of its source; the text of what ships is
             `weights/LICENSES/<name>.txt`.
         source: package and version that it was converted from.
@@ -30,6 +34,8 @@ class WeightSpec:
         take: of a published checkpoint, only what lies below this dotted name.
         parameters: of the network, which with its dtype say what memory it takes; 0 for what is merged into
             another or is no network.
+        published: what its authors call the file or folder, where several lie side by side in one folder.
+        short: another word for it than its name's last part, for `--weights SHORT=PATH`.
     """
 
     name: str
@@ -44,11 +50,40 @@ class WeightSpec:
     hub: tuple[str, ...] = ()
     take: str = ""
     parameters: int = 0
+    published: str = ""
+    short: str = ""
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder in the form of diffusers."""
         return "." not in self.file
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an adapter, which may be a folder in the form of PEFT too."""
+        return self.net.startswith("LoRA")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it may lie below a weights folder."""
+        return (self.file, self.file.rpartition(".")[0]) if self.is_adapter else (self.file,)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a file or folder is there that can be this weight."""
+        if self.is_folder:
+            return (path / "config.json").is_file()
+        return path.is_file() or (self.is_adapter and (path / PEFT_CONFIG).is_file())
+
+    def require_at(self, path: Path, given_for: str) -> None:
+        """Refuse a path of the user's own where the weight is not.
+
+        Raises:
+            WeightsNotFound: names the path, what it was given for, and what should be there.
+        """
+        if not self.is_at(path):
+            kind = "no file nor a PEFT folder" if self.is_adapter else "no file"
+            kind = "no folder with a config.json" if self.is_folder else kind
+            raise WeightsNotFound(f"{path}, given for {given_for!r}, is {kind}; correct the path")
 
 
 def manifest() -> tuple[WeightSpec, ...]:

@@ -5,7 +5,6 @@ the user's cache. Never in the working directory. Importing this module loads ne
 """
 
 import difflib
-import hashlib
 import logging
 import os
 import tomllib
@@ -13,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facerestore.core.errors import ChecksumMismatch, ConfigError, WeightsNotFound
+from facerestore.core.errors import ChecksumMismatch, ConfigError, WeightsError, WeightsNotFound
+from facerestore.weights.hashes import sha256_of
 from facerestore.weights.spec import WeightSpec, manifest, remote
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VARIABLE = "FACERESTORE_WEIGHTS"
+OWN = "own/"
+"""Names that begin so are of adapters of the user's own, given by path alone."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -30,15 +32,18 @@ class WeightStore:
 
     Args:
         paths: files of the user's own, by weight name. They may differ from the manifest's file: then their
-            keys and shapes are checked by `load_into`, and `sha256` reports their own hash.
+            keys and shapes are checked by `load_into`, and `sha256` reports their own hash. A name that
+            begins with `own/` is in no manifest: it holds an adapter that nobody but the user knows.
 
     Raises:
         ConfigError: if a name is in no manifest.
     """
 
     def __init__(self, *, paths: Mapping[str, str | Path] | None = None) -> None:
-        self._paths = {self.spec(name).name: Path(path).expanduser() for name, path in (paths or {}).items()}
+        self._paths = {name: Path(path).expanduser() for name, path in (paths or {}).items()}
         self._hashes: dict[str, str] = {}
+        for name in self._paths:
+            self.spec(name)
 
     def specs(self) -> tuple[WeightSpec, ...]:
         """Everything that ships."""
@@ -50,6 +55,8 @@ class WeightStore:
         Raises:
             ConfigError: if there is none.
         """
+        if name.startswith(OWN) and name in self._paths:
+            return _own_adapter(name, self._paths[name])
         known = {spec.name: spec for spec in (*manifest(), *remote())}
         if name in known:
             return known[name]
@@ -62,7 +69,9 @@ class WeightStore:
         return (*_named_folders(), *_own_folders(), cache_folder())
 
     def find(self, name: str) -> Path:
-        """The file or diffusers folder that `name` is loaded from; it is there, but not yet verified.
+        """The file or folder that holds `name`; it is there, but not yet verified.
+
+        A folder is one of diffusers, or for an adapter one of PEFT.
 
         Raises:
             ConfigError: if the manifest has no such name.
@@ -70,15 +79,12 @@ class WeightStore:
         """
         spec = self.spec(name)
         if name in self._paths:
-            path = self._paths[name]
-            if not _is_there(spec, path):
-                kind = "no folder with a config.json" if spec.is_folder else "no file"
-                raise WeightsNotFound(f"{path}, given for {name!r}, is {kind}; correct the path")
-            return path
+            spec.require_at(self._paths[name], name)
+            return self._paths[name]
         folders = self.folders()
-        for folder in folders:
-            if _is_there(spec, folder / spec.file):
-                return folder / spec.file
+        for path in (folder / place for folder in folders for place in spec.places):
+            if spec.is_at(path):
+                return path
         places = ", ".join(map(str, folders))
         remedy = "Install facerestore again, set" if spec in manifest() else "Set"
         if spec.hub:
@@ -113,7 +119,7 @@ class WeightStore:
             )
 
     def verify(self, name: str) -> Path:
-        """Compare the file's size and sha256 with the manifest; a path of the user's own is only hashed.
+        """Read the file, and compare its size and sha256 with the manifest; one of the user's is only hashed.
 
         So is a weight whose hash cannot be known here, and a folder, whose hash is that of its files' names
         and hashes.
@@ -125,31 +131,37 @@ class WeightStore:
             ChecksumMismatch: if they differ.
             WeightsNotFound: if there is no file.
         """
-        spec, path = self.spec(name), self.find(name)
-        if path.is_dir():
-            self._hashes[name] = _folder_sha256(path)
-            return path
-        own = name in self._paths or not spec.sha256
-        size = path.stat().st_size
-        if not own and size != spec.bytes:
-            raise ChecksumMismatch(
-                f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another "
-                f"file. Replace it, or give your own with --weights {name}=PATH"
-            )
-        digest = _sha256(path)
-        if not own and digest != spec.sha256:
-            raise ChecksumMismatch(
-                f"{path} is damaged or another file: its sha256 is {digest[:16]}..., and {name!r} has "
-                f"{spec.sha256[:16]}.... Replace it, or give your own with --weights {name}=PATH"
-            )
-        self._hashes[name] = digest
-        return path
+        return self._verified(name, record=None)
 
     def sha256(self, name: str) -> str:
-        """Hash of the file that is in use for `name`, verified (see `verify` for what that raises)."""
+        """Hash of the file that is in use for `name`, verified (see `verify` for what that raises).
+
+        A big file that has the size and time of change that it had when it was last read is not read again.
+        """
         if name not in self._hashes:
-            self.verify(name)
+            self._verified(name, record=cache_folder() / "hashes.json")
         return self._hashes[name]
+
+    def readable(self, name: str) -> Path:
+        """What `name` is read from: its verified file or folder, or the copy that is made of a pickle.
+
+        What is pickled is converted once, into `converted` below the user's cache, and mapped from then on;
+        where that cannot be written, the pickle itself is returned. Nothing of it is executed.
+
+        Raises:
+            ChecksumMismatch: if the file is not the one that the manifest describes.
+            WeightsError: if a file of the user's own cannot be read, or is refused.
+            WeightsNotFound: if there is no file.
+        """
+        from facerestore.weights.copies import is_pickled, mapped_copy
+
+        spec, path = self.spec(name), self.find(name)
+        if not spec.is_folder:
+            self.sha256(name)
+        if not is_pickled(path):
+            return path
+        copies = cache_folder() / "converted"
+        return mapped_copy(path, take=spec.take, sha256=self.sha256(name), folder=copies) or path
 
     def load(self, name: str) -> "dict[str, Tensor]":
         """The tensors of a verified file, on the CPU; quantised ones as float32, halves stay halves.
@@ -159,30 +171,50 @@ class WeightStore:
             WeightsNotFound: if there is no file.
             WeightsError: if a file of the user's own cannot be read.
         """
-        from facerestore.weights.load import read_tensors
+        from facerestore.weights.convert import read_part
 
-        return read_tensors(self.verify(name))
+        return read_part(self.readable(name), self.spec(name).take).tensors
+
+    def _verified(self, name: str, *, record: Path | None) -> Path:
+        spec, path = self.spec(name), self.find(name)
+        own = name in self._paths or not spec.sha256 or path.is_dir()
+        size = path.stat().st_size
+        if not own and size != spec.bytes:
+            raise ChecksumMismatch(
+                f"{path} has {size:,} bytes, and {name!r} has {spec.bytes:,}: it is incomplete or another "
+                f"file. Replace it, or give your own with --weights {name}=PATH"
+            )
+        try:
+            digest = sha256_of(path, record=record)
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error}") from error
+        if not own and digest != spec.sha256:
+            raise ChecksumMismatch(
+                f"{path} is damaged or another file: its sha256 is {digest[:16]}..., and {name!r} has "
+                f"{spec.sha256[:16]}.... Replace it, or give your own with --weights {name}=PATH"
+            )
+        self._hashes[name] = digest
+        return path
 
 
-def _is_there(spec: WeightSpec, path: Path) -> bool:
-    return (path / "config.json").is_file() if spec.is_folder else path.is_file()
+def _own_adapter(name: str, path: Path) -> WeightSpec:
+    return WeightSpec(
+        name=name,
+        file=f"{name}.safetensors",
+        bytes=0,
+        sha256="",
+        licence="the user's own",
+        source=str(path),
+        citation="none",
+        net="LoRA of what it was trained on",
+        note="An adapter of the user's own.",
+    )
 
 
 def _described(spec: WeightSpec) -> str:
     size = f"{spec.bytes / 1e9:.1f} GB" if spec.bytes > 1e9 else f"{spec.bytes / 1e6:.1f} MB"
     about = "" if spec.sha256 else "about "
     return f"{spec.file} ({about}{size}, licence {spec.licence}, from {spec.source})"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _folder_sha256(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    lines = "".join(f"{path.name} {_sha256(path)}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def cache_folder() -> Path:

@@ -53,7 +53,7 @@ def _whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError) as error:  # the last names a dtype that the format lacks
         raise OutputError(f"{path} cannot be written: {error}") from error
     finally:
         with contextlib.suppress(OSError):  # what went wrong is being reported

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from facerestore.core.errors import WeightsError, WeightsNotFound
+from facerestore.core.errors import OutputError, WeightsError, WeightsNotFound
 from facerestore.weights.convert import convert, read_checkpoint
 
 STATE = {"encoder.weight": torch.arange(6.0).reshape(2, 3), "encoder.bias": torch.ones(2)}
@@ -126,15 +126,23 @@ def itself() -> dict[str, Any]:
     [
         (itself(), "holds itself"),
         ({"sparse": torch.ones(3).to_sparse()}, "'sparse' is no dense tensor"),
+        ({"empty": torch.ones(3, device="meta")}, "'empty' is no dense tensor"),
         ({"half\ud800": torch.ones(3)}, "readable name"),
     ],
-    ids=["cycle", "sparse", "surrogate"],
+    ids=["cycle", "sparse", "meta", "surrogate"],
 )
 def test_what_no_network_has_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(WeightsError, match=rf"odd\.pt.*{message}"):
         convert(tmp_path / "odd.pt", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_dtype_that_safetensors_lacks_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2, dtype=torch.complex128)}, tmp_path / "x.pt")
+    with pytest.raises(OutputError, match=r"cannot be written: torch\.complex128"):
+        convert(tmp_path / "x.pt", tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 
 
 def test_notes_that_cannot_be_written_are_left_out_by_name(tmp_path: Path) -> None:
