@@ -34,7 +34,15 @@ def restore(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A weight file of your own.", rich_help_panel=_RECIPE),
+        typer.Option(
+            metavar="NAME=PATH",
+            help="A weight of your own, or with base=FOLDER all of the base model's.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="An adapter of your own, for detail.", rich_help_panel=_RECIPE),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=_RECIPE)] = 0,
     aligned: Annotated[
@@ -108,6 +116,7 @@ def restore(
         offload=cast("Any", offload),
         batch_size=batch,
         weights=files,
+        adapters=adapter or (),
         settings=settings,
     )
     limit = max_pixels or DEFAULT_MAX_PIXELS

@@ -113,9 +113,9 @@ class WeightStore:
             on_hub = " ".join(spec.name for spec in missing if spec.hub)
             command = f"`facerestore weights fetch {on_hub}` brings what a hub has. " if on_hub else ""
             raise WeightsNotFound(
-                f"{len(missing)} weights are missing:{lines}\n{command}What you bring yourself (`facerestore "
-                "weights import` turns a checkpoint into safetensors) is found where "
-                f"{VARIABLE} names its folder, or by its path: --weights NAME=PATH"
+                f"{len(missing)} weights are missing:{lines}\n{command}What you bring yourself goes in as "
+                "its authors publish it: by its path, --weights NAME=PATH, or under its name below a folder "
+                f"that {VARIABLE} names"
             )
 
     def verify(self, name: str) -> Path:
