@@ -47,7 +47,9 @@ def with_adapters(recipe: Recipe, adapters: Sequence[str | Path]) -> tuple[Recip
         names.append(name)
     stage = _with_more(recipe.stage, tuple(names))
     if stage is None:
-        raise ConfigError(f"no stage of {recipe.name} takes adapters; `zimage`, alone or behind a plus, does")
+        raise ConfigError(
+            f"no stage of {recipe.name} takes adapters; put one that does behind it: {recipe.name}+zimage"
+        )
     return replace(recipe, stage=stage), paths
 
 

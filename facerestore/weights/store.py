@@ -131,7 +131,7 @@ class WeightStore:
             ChecksumMismatch: if they differ.
             WeightsNotFound: if there is no file.
         """
-        return self._verified(name, record=None)
+        return self._verified(name, anew=True)
 
     def sha256(self, name: str) -> str:
         """Hash of the file that is in use for `name`, verified (see `verify` for what that raises).
@@ -139,7 +139,7 @@ class WeightStore:
         A big file that has the size and time of change that it had when it was last read is not read again.
         """
         if name not in self._hashes:
-            self._verified(name, record=cache_folder() / "hashes.json")
+            self._verified(name, anew=False)
         return self._hashes[name]
 
     def readable(self, name: str) -> Path:
@@ -175,7 +175,7 @@ class WeightStore:
 
         return read_part(self.readable(name), self.spec(name).take).tensors
 
-    def _verified(self, name: str, *, record: Path | None) -> Path:
+    def _verified(self, name: str, *, anew: bool) -> Path:
         spec, path = self.spec(name), self.find(name)
         own = name in self._paths or not spec.sha256 or path.is_dir()
         size = path.stat().st_size
@@ -185,7 +185,7 @@ class WeightStore:
                 f"file. Replace it, or give your own with --weights {name}=PATH"
             )
         try:
-            digest = sha256_of(path, record=record)
+            digest = sha256_of(path, record=cache_folder() / "hashes.json", anew=anew)
         except OSError as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error
         if not own and digest != spec.sha256:
