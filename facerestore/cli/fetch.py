@@ -1,14 +1,13 @@
 """`facerestore weights fetch`: bring weights from a hub into the cache."""
 
-import difflib
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from facerestore.cli.console import FAILED, err, out, reports_errors, say_error, shown
-from facerestore.core.errors import ConfigError, LicenceNotAccepted, OfflineMode, WeightsError
-from facerestore.weights.spec import manifest, remote
+from facerestore.cli.named import weights_of
+from facerestore.core.errors import LicenceNotAccepted, OfflineMode, WeightsError
 
 
 @reports_errors
@@ -26,7 +25,7 @@ def fetch(
     """
     from facerestore.weights.fetch import fetch as fetch_weights
 
-    wanted = dict.fromkeys(weight for name in names for weight in _weights(name))
+    wanted = dict.fromkeys(weight for name in names for weight in weights_of(name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=err()) as bars:
@@ -44,23 +43,3 @@ def fetch(
         raise typer.Exit(FAILED) from error
     for name, path in found.items():
         out().print(f"{name}: {shown(path)}")
-
-
-def _weights(name: str) -> tuple[str, ...]:
-    """The weight of that name, or those of the recipe of that name."""
-    from facerestore.recipes import get, list_recipes
-
-    weights = [spec.name for spec in (*manifest(), *remote())]
-    if name in weights:
-        return (name,)
-    try:
-        return get(name).weights()
-    except ConfigError as error:
-        known = [*weights, *(info.name for info in list_recipes())]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else "see `facerestore recipes` and `facerestore weights list`"
-        )
-        raise ConfigError(f"{name!r} is neither a weight nor a recipe; {hint}") from error

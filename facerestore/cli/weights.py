@@ -8,14 +8,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from facerestore.cli.bundle import bundle
 from facerestore.cli.console import FAILED, out, reports_errors, say_error, shown
 from facerestore.cli.fetch import fetch
-from facerestore.core.errors import OutputError, WeightsError
+from facerestore.cli.prepare import prepare
+from facerestore.core.errors import WeightsError
 from facerestore.weights.spec import WeightSpec, remote
 from facerestore.weights.store import WeightStore
 
-app = typer.Typer(help="List, show, fetch, import and verify weight files.", no_args_is_help=True)
+app = typer.Typer(help="List, show, fetch, prepare, import, verify and bundle weights.", no_args_is_help=True)
 app.command()(fetch)
+app.command()(prepare)
+app.command()(bundle)
 
 
 @app.command("list")
@@ -31,7 +35,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
     for name in ("name", "size", "licence", "network", "found"):
         table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
     for spec in every:
-        found = _found(store, spec.name) or ("not here: weights fetch" if spec.hub else "not here")
+        way = ": weights fetch" if spec.hub else ": weights prepare" if spec.made_of else ""
+        found = _found(store, spec.name) or f"not here{way}"
         table.add_row(spec.name, f"{spec.bytes / 1e6:.1f} MB", spec.licence, spec.net, shown(found))
     out().print(table, soft_wrap=False)
 
@@ -94,23 +99,6 @@ def import_(
         out().print(f"  {shown(key)} {shown(value)}")
     if made.left_out:
         out().print(f"left out: {shown(', '.join(made.left_out))}")
-
-
-@app.command()
-@reports_errors
-def prompt(
-    text_encoder: Annotated[Path, typer.Argument(help="Folder text_encoder/ of Stable Diffusion 2.1-base.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Must not be there yet.")],
-) -> None:
-    """Embed the empty prompt, which is `sd21-base/prompt-empty`: restoring then needs no text encoder."""
-    from facerestore.diffusion.constant_prompt import PROMPT_KEY
-    from facerestore.diffusion.prompts import empty_prompt
-    from facerestore.weights.write import write_tensors
-
-    if target.exists():
-        raise OutputError(f"{target} is there already; remove it or name another file")
-    write_tensors(target, {PROMPT_KEY: empty_prompt(text_encoder)}, {"prompt": ""})
-    out().print(f"{shown(target)}: {target.stat().st_size / 1e3:.1f} kB")
 
 
 def _facts(store: WeightStore, spec: WeightSpec) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Only the classes named here are ever built; what a `config.json` asks for beyond them is refused.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facerestore.core.errors import WeightsError, WeightsNotFound
+from facerestore.core.errors import WeightsError
 from facerestore.diffusion.time_vae import add_time
+from facerestore.weights.folders import read_json, weight_files
 from facerestore.weights.load import Change, check_keys, read_tensors
 
 CLASSES = (
@@ -25,9 +25,6 @@ CLASSES = (
     "FluxTransformer2DModel",
 )
 _TIME_SETTING = "time_scale_shift"
-_STEM = "diffusion_pytorch_model"
-_SINGLE = (f"{_STEM}.safetensors", f"{_STEM}.fp16.safetensors", f"{_STEM}.bin")
-_SHARDED = (f"{_STEM}.safetensors.index.json", f"{_STEM}.safetensors.index.fp16.json")
 # The names that autoencoders saved by early versions of diffusers have for what is to_q, to_k, ... today.
 _OLD_ATTENTION = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)")
 _NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -94,7 +91,7 @@ def load_component(
         KeyMismatch: if the weights do not fit the config; then nothing was loaded.
     """
     folder = Path(folder)
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json", "give the folder of one diffusers component")
     name = config.get("_class_name")
     if name not in CLASSES:
         raise WeightsError(
@@ -114,7 +111,7 @@ def load_component(
         return tensor
 
     state: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder, "diffusers"):
         read = read_tensors(path, dtype=dtype, change=change if changes else None)
         state |= {modern(key): tensor for key, tensor in read.items()}
     check_keys(net, state, str(folder))
@@ -133,45 +130,6 @@ def _build(name: str, config: Mapping[str, Any]) -> nn.Module:
     vae = _build("AutoencoderKL", plain)
     add_time(vae)
     return vae
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for name in _SINGLE[:1]:
-        if (folder / name).is_file():
-            return [folder / name]
-    for name in _SHARDED:
-        if (folder / name).is_file():
-            return _shards(folder / name)
-    for name in _SINGLE[1:]:
-        if (folder / name).is_file():
-            return [folder / name]
-    raise WeightsNotFound(f"{folder} holds none of {', '.join((*_SINGLE, *_SHARDED))}")
-
-
-def _shards(index: Path) -> list[Path]:
-    names = _json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise WeightsError(f"{index} has no weight_map; download it again")
-    files = sorted({str(name) for name in names.values()})
-    outside = [name for name in files if Path(name).name != name]
-    if outside:
-        raise WeightsError(f"{index} names files outside its folder ({outside[0]}); it is refused")
-    missing = [name for name in files if not (index.parent / name).is_file()]
-    if missing:
-        raise WeightsNotFound(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
-    return [index.parent / name for name in files]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsNotFound(f"{path} is missing; give the folder of one diffusers component") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no object")
-    return content
 
 
 def _modern(key: str) -> str:

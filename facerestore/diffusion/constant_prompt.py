@@ -30,8 +30,8 @@ def constant_prompt(store: "WeightStore", name: str | None, *, tokens: int, widt
     state = store.load(name)
     if set(state) != {PROMPT_KEY}:
         raise WeightsError(
-            f"{name}: expected one tensor {PROMPT_KEY!r}, got {', '.join(sorted(state)) or 'none'}; save the "
-            "text encoder's output for one prompt there (`facerestore weights prompt` does for an empty one)"
+            f"{name}: expected one tensor {PROMPT_KEY!r}, got {', '.join(sorted(state)) or 'none'}; "
+            f"`facerestore weights prepare {name}` makes the file of the text encoder"
         )
     prompt = state[PROMPT_KEY]
     if prompt.ndim != 2 or prompt.shape[1] != width:

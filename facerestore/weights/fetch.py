@@ -4,12 +4,12 @@ Nothing is fetched unless it is asked for by name. What was cut is kept in `.inc
 and goes on with the next call. Importing this module loads neither torch nor the hub's client.
 """
 
+import contextlib
 import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from facerestore.core.errors import (
@@ -21,6 +21,15 @@ from facerestore.core.errors import (
     WeightsError,
     WeightsNotFound,
 )
+from facerestore.weights.folders import (
+    INDEX_ENDING,
+    STEMS,
+    TOKENIZER_EXTRAS,
+    VOCABULARIES,
+    require_complete,
+    tensor_names,
+    weight_map,
+)
 from facerestore.weights.hashes import sha256_of
 from facerestore.weights.hub import HubFile, SourceGone, download, hub_endpoint, look_up, offline_variable
 from facerestore.weights.licences import require_acceptance
@@ -31,11 +40,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Told the weight's name, the bytes that are there, and the bytes in total."""
-
-_CONFIG = "config.json"
-_TENSORS = "diffusion_pytorch_model.safetensors"
-_INDEX = f"{_TENSORS}.index.json"
-_PLAIN_NAME = re.compile(r"\w[\w.-]*\.safetensors")
 
 
 def fetch(
@@ -123,7 +127,7 @@ def _fetched(spec: WeightSpec, endpoint: str, on_progress: Progress) -> Path:
     if not spec.hub:
         raise WeightsNotFound(f"{spec.name} is on no hub. Its source: {spec.source}. Put it at {target}")
     with _staging(spec.name) as staging:
-        if (target / _CONFIG if spec.is_folder else target).is_file():
+        if (target / spec.settings if spec.is_folder else target).is_file():
             return target  # another process brought it while this one waited
         gone: list[str] = []
         for source in spec.hub:
@@ -143,7 +147,7 @@ def _fetched(spec: WeightSpec, endpoint: str, on_progress: Progress) -> Path:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _staging(name: str) -> Iterator[Path]:
     """The folder for a weight that is on its way, for one process at a time."""
     from huggingface_hub.utils import WeakFileLock
@@ -180,21 +184,39 @@ def _from_source(spec: WeightSpec, source: str, endpoint: str, staging: Path, on
             convert(came, whole, take=spec.take)
         _verify(whole, spec.sha256)
         return whole
-    config = look_up(repository, path + _CONFIG, endpoint=endpoint)
-    try:
-        files = [config, look_up(repository, path + _TENSORS, endpoint=endpoint)]
-    except SourceGone:
-        index = look_up(repository, path + _INDEX, endpoint=endpoint)
-        (came,) = _brought(spec, [index], staging, _silent)
-        shards = [look_up(repository, path + name, endpoint=endpoint) for name in _shards(came)]
-        files = [config, index, *shards]
-    parts = _brought(spec, files, staging, on_progress)
-    _require_complete(parts)
+    parts = _brought(spec, _folder_on_hub(spec, repository, path, endpoint, staging), staging, on_progress)
+    require_complete(parts)
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
     for part in parts:
         part.replace(whole / part.name)
     return whole
+
+
+def _folder_on_hub(
+    spec: WeightSpec, repository: str, path: str, endpoint: str, staging: Path
+) -> list[HubFile]:
+    """The files of a folder: its settings, then the tensors of a network or what a tokenizer has."""
+
+    def at(name: str) -> HubFile:
+        return look_up(repository, path + name, endpoint=endpoint)
+
+    files = [at(spec.settings)]
+    if spec.form == "tokenizer":
+        for name in (*sum(VOCABULARIES, ()), *TOKENIZER_EXTRAS):
+            with contextlib.suppress(SourceGone):  # no tokenizer has all of them
+                files.append(at(name))
+        there = {file.name for file in files}
+        if not any(there.issuperset(names) for names in VOCABULARIES):
+            raise SourceGone("has no vocabulary")
+        return files
+    stem = STEMS[spec.form]
+    try:
+        return [*files, at(f"{stem}.safetensors")]
+    except SourceGone:
+        index = at(stem + INDEX_ENDING)
+        (came,) = _brought(spec, [index], staging, _silent)
+        return [*files, index, *(at(name) for name in sorted(set(weight_map(came).values())))]
 
 
 def _brought(spec: WeightSpec, files: list[HubFile], staging: Path, on_progress: Progress) -> list[Path]:
@@ -238,7 +260,7 @@ def _verify(path: Path, sha256: str) -> None:
         if path.suffix == ".json":
             _json(path)
         elif path.suffix == ".safetensors":
-            _keys(path)
+            tensor_names(path)
     except WeightsError:
         path.unlink()
         raise
@@ -261,44 +283,3 @@ def _json(path: Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name} came damaged: it is no JSON object; fetch it again")
     return content
-
-
-def _keys(path: Path) -> set[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            keys = set(opened.keys())
-    except SafetensorError as error:
-        raise WeightsError(f"{path.name} came damaged: {error}; fetch it again") from error
-    if not keys:
-        raise WeightsError(f"{path.name} holds no tensors; it is not what it should be")
-    return keys
-
-
-def _index(path: Path) -> dict[str, str]:
-    """File of each tensor, by the tensor's name."""
-    table = _json(path).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise WeightsError(f"{path.name} came damaged: it has no weight_map; fetch it again")
-    return {str(key): str(name) for key, name in table.items()}
-
-
-def _shards(index: Path) -> list[str]:
-    names = sorted(set(_index(index).values()))
-    for name in names:
-        if not _PLAIN_NAME.fullmatch(name):
-            raise WeightsError(f"{index.name} names {name!r}, which is no safetensors file beside it")
-    return names
-
-
-def _require_complete(parts: list[Path]) -> None:
-    """Refuse shards that lack a tensor which their index promises."""
-    at = {part.name: part for part in parts}
-    if _INDEX not in at:
-        return
-    promised = _index(at[_INDEX])
-    held = {name: _keys(at[name]) for name in set(promised.values())}
-    lacking = [key for key, name in promised.items() if key not in held[name]]
-    if lacking:
-        raise WeightsError(f"{promised[lacking[0]]} lacks {lacking[0]}, which {_INDEX} says that it has")

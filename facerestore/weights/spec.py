@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal
 
 from facerestore.core.errors import WeightsNotFound
 
 PEFT_CONFIG = "adapter_config.json"
 """The settings of an adapter in the form of PEFT, beside its tensors."""
+
+Form = Literal["diffusers", "transformers", "tokenizer"]
+"""What a folder of a pipeline holds: a network as diffusers or as transformers saves it, or a tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +22,8 @@ class WeightSpec:
 
     Attributes:
         name: what recipes and `--weights NAME=PATH` call it.
-        file: file name, without a folder; for a remote one the path below a weights folder, which is a folder
-            of diffusers (`config.json` and `diffusion_pytorch_model.safetensors`) where it has no ending.
+        file: file name, without a folder; for a remote one the path below a weights folder, which is itself a
+            folder where it has no ending.
         bytes: size; of a remote one about, from its number of parameters.
         sha256: its hash, 64 hex digits; empty where none can be known: then keys and shapes are checked, and
             the hash of the file in use is reported.
@@ -36,6 +40,8 @@ class WeightSpec:
             another or is no network.
         published: what its authors call the file or folder, where several lie side by side in one folder.
         short: another word for it than its name's last part, for `--weights SHORT=PATH`.
+        form: what a folder holds.
+        made_of: weights that `facerestore weights prepare` makes this one of, on the user's machine.
     """
 
     name: str
@@ -52,11 +58,18 @@ class WeightSpec:
     parameters: int = 0
     published: str = ""
     short: str = ""
+    form: Form = "diffusers"
+    made_of: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder in the form of diffusers."""
+        """Whether it is a folder of a pipeline, and no file."""
         return "." not in self.file
+
+    @property
+    def settings(self) -> str:
+        """The file that a folder of its form always has."""
+        return "tokenizer_config.json" if self.form == "tokenizer" else "config.json"
 
     @property
     def is_adapter(self) -> bool:
@@ -71,7 +84,7 @@ class WeightSpec:
     def is_at(self, path: Path) -> bool:
         """Whether a file or folder is there that can be this weight."""
         if self.is_folder:
-            return (path / "config.json").is_file()
+            return (path / self.settings).is_file()
         return path.is_file() or (self.is_adapter and (path / PEFT_CONFIG).is_file())
 
     def require_at(self, path: Path, given_for: str) -> None:
@@ -82,7 +95,7 @@ class WeightSpec:
         """
         if not self.is_at(path):
             kind = "no file nor a PEFT folder" if self.is_adapter else "no file"
-            kind = "no folder with a config.json" if self.is_folder else kind
+            kind = f"no folder with a {self.settings}" if self.is_folder else kind
             raise WeightsNotFound(f"{path}, given for {given_for!r}, is {kind}; correct the path")
 
 
@@ -99,5 +112,9 @@ def remote() -> tuple[WeightSpec, ...]:
 @cache
 def _entries(file: str) -> tuple[WeightSpec, ...]:
     text = files("facerestore.weights").joinpath(file).read_text(encoding="utf-8")
-    entries = tomllib.loads(text)["weight"]
-    return tuple(WeightSpec(**entry | {"hub": tuple(entry.get("hub", ()))}) for entry in entries)
+    entries: list[dict[str, Any]] = tomllib.loads(text)["weight"]
+    return tuple(WeightSpec(**{key: _frozen(value) for key, value in entry.items()}) for entry in entries)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
