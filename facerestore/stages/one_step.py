@@ -3,20 +3,21 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from facerestore.core.errors import KeyMismatch
-from facerestore.core.offload import Need
-from facerestore.core.precision import Layout, Target
+from facerestore.core.offload import Need, Offload
+from facerestore.core.precision import DtypeName, Layout, Target
 from facerestore.core.state import RestorationState
 from facerestore.diffusion.backbones import sd_vae
 from facerestore.diffusion.codec import LatentCodec, Posterior
 from facerestore.diffusion.components import CodecChoice, Piece, codec_weights, component, latent_codec
 from facerestore.diffusion.configs import TINY_TAESD
 from facerestore.diffusion.lora import Adapter, load_adapter, require_made_for
+from facerestore.diffusion.upsampling import fold_upsampling
 from facerestore.imaging.pad import cut, pad_to_multiple
 from facerestore.nets.residual_refiner import ResidualRefiner
 from facerestore.stages.base import ImageStage, StageConfig, StageContract
@@ -177,6 +178,19 @@ class OneStepStage(ImageStage):
             if net is not self.codec:
                 yield net, layout
         yield self.codec, target.layout("sd_vae", batch)
+
+    def place(
+        self,
+        device: torch.device,
+        dtype: DtypeName,
+        batch: int | None = None,
+        offload: Offload = "none",
+        *,
+        compiled: bool = False,
+    ) -> Self:
+        """Bring every network into its layout; the autoencoder's decoder becomes one that is only asked."""
+        fold_upsampling(self.codec)
+        return super().place(device, dtype, batch, offload, compiled=compiled)
 
     @abstractmethod
     def step(self, z: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def test_they_go_to_the_detail_stage_in_their_order(file: Path, tmp_path: Path) 
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
     recipe, paths = with_adapters(get("osdface+zimage"), [file, str(folder)])
-    assert adapters(recipe) == [None, ("own/1-my_detail", "own/2-v2"), None]
+    assert adapters(recipe) == [(), ("own/1-my_detail", "own/2-v2"), None]
     assert paths == {"own/1-my_detail": file, "own/2-v2": folder}
     assert recipe.weights() == (*get("osdface+zimage").stage.weights(), *paths, *recipe.weights()[-3:])
     assert recipe.fingerprint() != get("osdface+zimage").fingerprint()

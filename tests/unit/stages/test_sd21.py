@@ -119,7 +119,7 @@ def test_tiny_needs_no_file_and_takes_any_size(kind: type[Any]) -> None:
     for height, width in ((1, 1), (19, 40)):
         out = _restored(stage, _pictures(1, height, width))
         assert out.shape == (1, 3, height, width) and bool(torch.isfinite(out).all())
-    assert torch.equal(out, _restored(config.build(STORE), _pictures(1, 19, 40)))
+    assert torch.equal(out, _restored(config.build(STORE).place(CPU, "fp32"), _pictures(1, 19, 40)))
 
 
 def test_the_names_of_the_weights() -> None:
