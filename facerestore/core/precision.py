@@ -5,7 +5,7 @@
 Nothing here changes a global switch of torch.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,20 +24,30 @@ class Layout:
     """How one network runs on one device.
 
     Attributes:
-        dtype: of weights and activations.
-        channels_last: whether both lie in NHWC order.
+        dtype: in which it computes.
+        channels_last: whether weights and activations lie in NHWC order.
         batch: images per forward call that is fastest per image.
+        storage: of weights that are widened to `dtype` only while their layer runs; None for those that are
+            kept in `dtype`.
     """
 
     dtype: torch.dtype
     channels_last: bool
     batch: int
+    storage: torch.dtype | None = None
+
+    @property
+    def weights(self) -> torch.dtype:
+        """In which the weights lie in memory."""
+        return self.storage or self.dtype
 
     def place(self, net: nn.Module, device: torch.device) -> nn.Module:
         """Move a network to the device in this layout, frozen and in eval mode."""
         memory = torch.channels_last if self.channels_last else torch.contiguous_format
         # Not the `to` of diffusers, which warns of modules to keep in float32 where there are none.
-        net = nn.Module.to(net.eval().requires_grad_(False), device=device, dtype=self.dtype)
+        net = nn.Module.to(net.eval().requires_grad_(False), device=device, dtype=self.weights)
+        if self.storage is not None:
+            _widening_hooks(net.modules(), _Widening())
         return net.to(memory_format=memory)  # pyright: ignore[reportCallIssue] - torch documents it, its types lack it
 
     def tensor(self, images: torch.Tensor) -> torch.Tensor:
@@ -92,6 +102,9 @@ _FP32_FOR_FP16 = frozenset({"sd_vae"})
 # What passes between Z-Image's layers is not known to stay below 65504. FLUX's blocks leave that range, where
 # diffusers cuts it off and says nothing (its pull request 9097).
 _TRAINED_IN_BF16 = {"zimage": "Z-Image", "flux": "FLUX.1"}
+# Published in bf16 too, and too large to be kept wider: 25 and 48 GB in float32. A CPU that does not compute
+# bf16 in hardware, where emulating it takes seven times as long, widens one layer at a time.
+_STORED_IN_BF16 = frozenset(_TRAINED_IN_BF16)
 
 
 def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> Layout:
@@ -129,7 +142,13 @@ def choose_layout(net: str, device: torch.device, dtype: DtypeName = "auto") -> 
     channels_last = _CHANNELS_LAST.get(key, False)
     if chosen != torch.float32:
         channels_last |= key in _CHANNELS_LAST_BELOW_FP32
-    return Layout(dtype=chosen, channels_last=channels_last, batch=_BATCH.get(key, 1))
+    narrow = dtype == "auto" and chosen == torch.float32 and net in _STORED_IN_BF16
+    return Layout(
+        dtype=chosen,
+        channels_last=channels_last,
+        batch=_BATCH.get(key, 1),
+        storage=torch.bfloat16 if narrow else None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,16 +184,12 @@ def in_float32(root: nn.Module) -> Generator[None]:
     Weights are widened where they lie, one layer at a time while it runs, so that it costs memory for the
     largest layer and for wider activations, and never for a second copy of the network.
     """
-    widening = _Widening()
     layouts = [(module, layout) for module in root.modules() if (layout := _layout(module)) is not None]
     hooks: list[Any] = []
     try:
         for module, layout in layouts:
             module.layout = replace(layout, dtype=torch.float32)  # pyright: ignore[reportArgumentType] - no tensor
-        for module in root.modules():
-            if module is not root:
-                hooks.append(module.register_forward_pre_hook(widening.before, with_kwargs=True))
-                hooks.append(module.register_forward_hook(widening.after, always_call=True))
+        hooks = _widening_hooks((module for module in root.modules() if module is not root), _Widening())
         yield
     finally:
         for hook in hooks:
@@ -184,7 +199,10 @@ def in_float32(root: nn.Module) -> Generator[None]:
 
 
 class _Widening:
-    """What is done before and after each layer: its own tensors, and what it is given, become float32."""
+    """What is done before and after each layer: its own tensors, and what it is given, become float32.
+
+    Gradients pass through what it is given, and not to its own tensors.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -199,6 +217,14 @@ class _Widening:
     def after(self, module: nn.Module, *_: Any) -> None:
         for tensor, data in self.kept.pop(module, ()):
             tensor.data = data
+
+
+def _widening_hooks(modules: Iterable[nn.Module], widening: _Widening) -> list[Any]:
+    hooks: list[Any] = []
+    for module in modules:
+        hooks.append(module.register_forward_pre_hook(widening.before, with_kwargs=True))
+        hooks.append(module.register_forward_hook(widening.after, always_call=True))
+    return hooks
 
 
 def _layout(module: nn.Module) -> Layout | None:

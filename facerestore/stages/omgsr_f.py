@@ -154,7 +154,7 @@ class OMGSRF(OneStepStage):
                 self.transformer,
                 backbones.flux_transformer,
                 TINY_FLUX_TRANSFORMER,
-                dtype=target.layout(self.backbone).dtype,
+                dtype=target.layout(self.backbone).weights,
                 pieces=for_net,
             )
             prompt = _made_prompt(transformer) if self.prompt is None else _read_prompt(store, self.prompt)

@@ -89,7 +89,7 @@ class OneStepConfig(StageConfig):
         layout = target.layout(self.backbone)
         sizes: list[int] = []
         for name in self.weights():
-            dtype = target.layout("sd_vae").dtype if name in codec else layout.dtype
+            dtype = target.layout("sd_vae").weights if name in codec else layout.weights
             sizes.append(store.spec(name).parameters * dtype.itemsize)
         stage = type(self).__module__.rsplit(".", 1)[-1]
         return (Need(stage=stage, networks=tuple(filter(None, sizes)), work=_WORK_BYTES * layout.batch),)

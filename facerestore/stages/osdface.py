@@ -135,7 +135,7 @@ class OSDFace(OneStepStage):
                 fill_seeded(projector)
             else:
                 load_into(projector, store.load(self.projector), self.projector)
-            dtype = target.layout(self.backbone).dtype
+            dtype = target.layout(self.backbone).weights
             unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=dtype, pieces=for_unet)
             return OSDFace(unet, codec, prompt, projector, self, self.load_refiner(store, codec))
 

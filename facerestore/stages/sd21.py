@@ -82,7 +82,7 @@ class SD21Config(OneStepConfig):
 
     def load_unet(self, store: "WeightStore", target: Target, *pieces: Piece) -> Any:
         """The UNet with these adapters merged, in the dtype in which it will run."""
-        dtype = target.layout(self.backbone).dtype
+        dtype = target.layout(self.backbone).weights
         return component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=dtype, pieces=pieces)
 
     def load_prompt(self, store: "WeightStore", unet: Any) -> torch.Tensor:

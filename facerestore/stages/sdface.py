@@ -109,7 +109,7 @@ class SDFace(OneStepStage):
                 for_unet = [(of_unet, self.lora_scale), *for_unet]
                 for_vae = [(of_vae, self.lora_scale), *for_vae]
             codec = self.latent_codec(store, TINY_SDXL_VAE, name="sdface", pieces=for_vae)
-            dtype = target.layout(self.backbone).dtype
+            dtype = target.layout(self.backbone).weights
             unet = component(
                 store, self.unet, backbones.sd_unet, TINY_SDXL_UNET, dtype=dtype, pieces=for_unet
             )

@@ -119,7 +119,7 @@ class ZImage(OneStepStage):
                 self.transformer,
                 backbones.zimage_transformer,
                 TINY_ZIMAGE_TRANSFORMER,
-                dtype=target.layout(self.backbone).dtype,
+                dtype=target.layout(self.backbone).weights,
                 pieces=for_net,
             )
             width = transformer.config.cap_feat_dim

@@ -56,11 +56,40 @@ def one(photo: str, background: str) -> dict[str, Any]:
     return {"faces": restored(result), "seconds": seconds, "peak_gb": peak_gb(), "loaded_gb": before}
 
 
+def stage(
+    recipe: str, photo: str, settings: dict[str, str], dtype: str, offload: str, faces: int, runs: int
+) -> dict[str, Any]:
+    """Aligned faces through a recipe; memory when it was loaded and at its peak, of this process."""
+    import torch
+
+    import facerestore
+
+    empty = peak_gb()
+    start = time.perf_counter()
+    pipeline = facerestore.load(recipe, device="cpu", dtype=dtype, offload=offload, settings=settings)
+    loading, loaded = time.perf_counter() - start, peak_gb()
+    batch = facerestore.read_image(photo).srgb().repeat(faces, 1, 1, 1)
+    seconds: list[float] = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        out = pipeline.restore_aligned(batch)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "empty_gb": empty,
+        "loaded_gb": loaded,
+        "peak_gb": peak_gb(),
+        "loading": loading,
+        "seconds": sorted(seconds)[len(seconds) // 2],
+        "finite": bool(torch.isfinite(out).all()),
+        "spread": float(out.std()),
+    }
+
+
 def restored(result: Any) -> int:
     """How many faces of a picture were restored."""
     return sum(face.status == "restored" for face in result.faces)
 
 
 if __name__ == "__main__":
-    job = {"first_face": first_face, "many": many, "one": one}[sys.argv[1]]
+    job = {"first_face": first_face, "many": many, "one": one, "stage": stage}[sys.argv[1]]
     print(json.dumps(job(**json.loads(sys.argv[2]))))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from facerestore.core.errors import DeviceError, UnsupportedDtype
-from facerestore.core.precision import choose_layout, cpu_has_fast_bf16, in_float32, resolve_device
+from facerestore.core.precision import Layout, choose_layout, cpu_has_fast_bf16, in_float32, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -90,3 +90,17 @@ def test_policies_of_half_precision() -> None:
     assert choose_layout("sd21_unet", cuda, "fp16").dtype == torch.float16
     with pytest.raises(UnsupportedDtype, match="Z-Image was trained in bf16"):
         choose_layout("zimage", cuda, "fp16")
+
+
+def test_what_is_published_in_bf16_and_large_is_widened_layer_by_layer_where_the_cpu_cannot() -> None:
+    layout = Layout(dtype=torch.float32, channels_last=False, batch=1, storage=torch.bfloat16)
+    narrow = layout.place(_Overflows(), CPU)
+    rounded = _Overflows().bfloat16().float().requires_grad_(False)
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(narrow(x), rounded(x)) and narrow(x).dtype == torch.float32
+    assert all(tensor.dtype == torch.bfloat16 for tensor in narrow.state_dict().values())
+    expected = None if cpu_has_fast_bf16() else torch.bfloat16
+    for net in ("zimage", "flux"):
+        assert choose_layout(net, CPU).storage == expected
+        assert choose_layout(net, CPU, "fp32").weights == torch.float32
+    assert choose_layout("sd21_unet", CPU).storage is None
