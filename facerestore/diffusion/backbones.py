@@ -123,6 +123,8 @@ def _build(name: str, config: Mapping[str, Any]) -> nn.Module:
     if name != "TimeAwareAutoencoderKL":
         import diffusers
 
+        if name == "AutoencoderTiny":  # diffusers writes a setting of it that it does not read
+            config = {key: value for key, value in config.items() if key != "block_out_channels"}
         return getattr(diffusers, name).from_config(dict(config))
     plain = {key: value for key, value in config.items() if key != _TIME_SETTING}
     if config.get(_TIME_SETTING, "scale_shift") != "scale_shift":

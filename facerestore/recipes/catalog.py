@@ -156,6 +156,15 @@ def honoraicamera() -> Recipe:
     )
 
 
+def yufans() -> Recipe:
+    """The first stage of YuFans's entry to NTIRE 2026: SDFace as published; pixels are optimised after it."""
+    return replace(
+        sdface(),
+        name="ntire2026/yufans",
+        summary="YuFans (NTIRE 2026, fourth), its first stage alone: SDFace; the optimisation is to come",
+    )
+
+
 def pair(coarse: Recipe, detail: Recipe) -> Recipe:
     """The stages of `coarse`, then those of `detail`; colours are fixed once, at the end."""
     first, second = (
@@ -185,6 +194,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "tadsr": tadsr,
     "ntire2026/mipluscv": mipluscv,
     "ntire2026/honoraicamera": honoraicamera,
+    "ntire2026/yufans": yufans,
     "ntire2026/bvi": bvi,
 }
 ALIASES = {"lite": "realesrgan"}  # the default, until a face network of the project's own is trained

@@ -7,11 +7,12 @@ Writes out/bench.json and out/bench.md, and ends with status 1 if a target is mi
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
+from onestep import onestep
 from PIL import Image
 from zimage import zimage
 
@@ -206,15 +207,28 @@ def starting() -> Iterator[Row]:
     yield Row(name="facerestore --help", value=helped, unit="s", target=0.6, of="value")
 
 
+PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
+    "starting": lambda folder, weights: starting(),
+    "memory": lambda folder, weights: memory(folder),
+    "layouts": lambda folder, weights: layouts(),
+    "aligned": lambda folder, weights: aligned(),
+    "zimage": lambda folder, weights: zimage(),
+    "onestep": lambda folder, weights: onestep(weights),
+}
+
+
 @torch.no_grad()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, default=REPO / "out")
-    out = parser.parse_args().out
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="Some parts alone.")
+    parser.add_argument("--weights", type=Path, help="Keep the full-size made weights in this folder.")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for part in (starting(), memory(Path(folder)), layouts(), aligned(), zimage()):
-            for row in part:
+        for part in arguments.only:
+            for row in PARTS[part](Path(folder), arguments.weights):
                 verdict = {True: "", False: "  MISSED", None: ""}[row.met]
                 print(f"{row.name}: {row.value:.3g} {row.unit}{verdict}", flush=True)
                 rows.append(row)
