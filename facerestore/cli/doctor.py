@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from facerestore import __version__
 from facerestore.cli.console import out, reports_errors, shown
+from facerestore.core.errors import WeightsError, WeightsNotFound
+
+if TYPE_CHECKING:
+    from facerestore.weights.store import WeightStore
 
 _PACKAGES = (
     "facerestore",
@@ -138,7 +142,6 @@ def _folders() -> list[str]:
 
 
 def _recipes() -> list[dict[str, str]]:
-    from facerestore.core.errors import WeightsError
     from facerestore.core.precision import resolve_device
     from facerestore.recipes import get, list_recipes
     from facerestore.weights.store import WeightStore
@@ -147,12 +150,21 @@ def _recipes() -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for info in list_recipes():
         recipe = get(info.name)
-        state = "runs here"
-        try:
-            for name in recipe.weights():
-                store.sha256(name)
-        except WeightsError as error:
-            state = f"does not run: {error}"
-        row = {"recipe": info.name, "here": state}
-        rows.append(row | {f"offload on {device}": str(recipe.plan(store, device=device))})
+        plan = str(recipe.plan(store, device=device))
+        rows.append(
+            {"recipe": info.name, f"offload on {device}": plan, "here": _state(store, recipe.weights())}
+        )
     return rows
+
+
+def _state(store: "WeightStore", names: tuple[str, ...]) -> str:
+    """Whether a recipe runs with the weights that are here, and else which are missing or damaged."""
+    missing: list[str] = []
+    for name in names:
+        try:
+            store.sha256(name)
+        except WeightsNotFound:
+            missing.append(name)
+        except WeightsError as error:
+            return f"does not run: {error}"
+    return f"does not run, missing: {' '.join(missing)}" if missing else "runs here"

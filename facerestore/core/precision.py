@@ -94,7 +94,10 @@ _CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbn
 # sd21_unet 9.7, 12.8, 3.1, 5.0, so it stays NCHW: its transformers read rows of positions.
 # In float32 these stay NCHW too: torch normalises groups in NHWC less exactly (features of visual_prompt
 # then lie up to 2.6e-3 from the original's, otherwise 6e-6).
-_CHANNELS_LAST_BELOW_FP32 = frozenset({("sd_vae", "cpu"), ("visual_prompt", "cpu")})
+_CHANNELS_LAST_BELOW_FP32 = frozenset(
+    {("sd_vae", "cpu"), ("visual_prompt", "cpu")}
+    | {(net, "cuda") for net in ("sd_vae", "visual_prompt", "sd21_unet", "sdxl_unet")}  # usual, not measured
+)
 _BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda"): 8}
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones
 # SDXL's autoencoder overflows in fp16, Stable Diffusion's shows artefacts there (BVI runs it in float32).
