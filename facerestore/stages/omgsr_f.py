@@ -122,6 +122,11 @@ class OMGSRF(OneStepStage):
             """Sigma in thousandths."""
             return 1000 * self.sigma
 
+        @property
+        def worked_px(self) -> int:
+            """Side at which a face of 512 px is worked."""
+            return max(512, self.least_px)
+
         def made_for(self) -> dict[str, float]:
             """The noise level."""
             return {"sigma": self.sigma}

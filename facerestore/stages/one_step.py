@@ -68,6 +68,11 @@ class OneStepConfig(StageConfig):
         """Noise level for which the latent is taken, on the scale of 0 to 1000."""
         raise TypeError(f"{type(self).__qualname__} must say at which noise level it asks")
 
+    @property
+    def worked_px(self) -> int:
+        """Side at which a face of 512 px is worked."""
+        return 512
+
     def made_for(self) -> dict[str, float]:
         """What adapters may say that they were made for, and what they are to be used with."""
         return {}
@@ -92,7 +97,8 @@ class OneStepConfig(StageConfig):
             dtype = target.layout("sd_vae").weights if name in codec else layout.weights
             sizes.append(store.spec(name).parameters * dtype.itemsize)
         stage = type(self).__module__.rsplit(".", 1)[-1]
-        return (Need(stage=stage, networks=tuple(filter(None, sizes)), work=_WORK_BYTES * layout.batch),)
+        work = _WORK_BYTES * layout.batch * self.worked_px**2 // 512**2
+        return (Need(stage=stage, networks=tuple(filter(None, sizes)), work=work),)
 
     def own_pieces(self, store: "WeightStore") -> tuple[list[Piece], list[Piece]]:
         """The user's adapters with their scales: what they have for the network, and for the autoencoder.
