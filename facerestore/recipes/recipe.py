@@ -63,7 +63,8 @@ class Recipe(Config):
             dtype: `auto` takes the measured best of each network.
             batch_size: faces per forward call; None takes the measured best.
             offload: what lies on the device when; `auto` follows from the free memory, see `plan`.
-            compiled: whether networks are compiled by `torch.compile` when they first run.
+            compiled: whether networks are compiled by `torch.compile` when they first run; then nothing is
+                offloaded.
 
         Raises:
             ConfigError: if an option has a bad value.
@@ -79,7 +80,11 @@ class Recipe(Config):
                 f"offload is auto, {', '.join(OFFLOADS[:-1])} or {OFFLOADS[-1]}, got {offload!r}"
             )
         where = resolve_device(device)
-        if offload == "auto":
+        if compiled and offload not in ("auto", "none"):
+            raise ConfigError("what is compiled stays where it is: compiled=True goes with offload='none'")
+        if compiled:
+            offload = "none"
+        elif offload == "auto":
             offload = self.plan(store, device=where, dtype=dtype).offload
         store.require(self.weights())
 

@@ -76,6 +76,8 @@ def test_load_checks_what_it_is_given(tmp_path: Path) -> None:
         fr.load("lite", batch_size=0)
     with pytest.raises(ConfigError, match="offload"):
         fr.load("lite", offload="disk")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="compiled"):
+        fr.load("lite", offload="stages", compiled=True)
     with pytest.raises(WeightsNotFound, match="no such"):
         fr.load("lite", weights={"realesrgan-x4plus": tmp_path / "no such file.safetensors"})
     with pytest.raises(ConfigError, match="no weight named"):
