@@ -1,5 +1,6 @@
 """Stages made of stages, and stages that are built only while they run."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
@@ -133,9 +134,14 @@ class OnDemand(Stage):
 
     def forward(self, state: RestorationState) -> RestorationState:
         """Build what is not yet built, run it, and let it go."""
-        stage = self.built or self.make(self.config)
-        self.built = None
+        stage, self.built = self.built or self.build(), None
         return stage(state)
+
+    def build(self) -> Stage:
+        """Build the stage and keep it for its next turn, once what was let go has left the memory."""
+        gc.collect()  # a network may lie in a cycle of references
+        self.built = self.make(self.config)
+        return self.built
 
 
 def on_demand(config: StageConfig, make: Callable[[StageConfig], Stage]) -> Stage:
@@ -157,6 +163,7 @@ def on_demand(config: StageConfig, make: Callable[[StageConfig], Stage]) -> Stag
         for later in stages:
             if isinstance(later, OnDemand):
                 later.built = None
-        stages.append(OnDemand(member, make))
-        stages[-1].built = make(member)
+        stage = OnDemand(member, make)
+        stage.build()
+        stages.append(stage)
     return Chain(*reversed(stages)) if isinstance(config, Chain.Config) else stages[0]

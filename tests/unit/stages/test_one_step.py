@@ -1,6 +1,5 @@
 """What every one-step restorer can do: small autoencoders, own adapters, a refiner, offloading, float32."""
 
-import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -196,7 +195,6 @@ def test_on_a_cpu_a_stage_is_there_only_while_it_runs(tmp_path: Path) -> None:
     most: list[int] = []
 
     def make(member: StageConfig) -> Stage:
-        gc.collect()
         stage = member.build(store).place(CPU, "fp32")
         if member.weights():
             most.append(1 + sum(ref() is not None for ref in there))
