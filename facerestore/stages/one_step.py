@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -231,19 +231,23 @@ class OneStepStage(ImageStage):
         return torch.cat([self.restore_batch(image[part], state.seeds[part]) for part in parts])
 
 
-def read_pieces(store: "WeightStore", name: str, *components: str) -> tuple[Adapter, ...]:
+def read_pieces(store: "WeightStore", name: str, *components: str, besides: str = "") -> tuple[Adapter, ...]:
     """The adapters in one file, published or imported, for exactly these components.
 
     Args:
         store: where weights are found.
         name: of the file in the manifest.
         components: such as "unet"; "" where the file's keys name none.
+        besides: dotted name of what the file may have too, because another weight is taken from there.
 
     Raises:
         KeyMismatch: if the file lacks one of them or has others, so that nothing in it is passed over.
         WeightsError: if it cannot be read.
     """
     adapter = load_adapter(store.readable(name))
+    if besides:
+        wholes = tuple(whole for whole in adapter.wholes if not whole.key.startswith(f"{besides}."))
+        adapter = replace(adapter, wholes=wholes)
     found = set(adapter.components)
     if found != set(components):
         raise KeyMismatch(name, sorted(set(components) - found), sorted(found - set(components)), [])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import nn
 
-from facerestore.core.errors import ShapeError, WeightsError
+from facerestore.core.errors import ConfigError, ShapeError, WeightsError
 from facerestore.core.precision import FP32, Target
 from facerestore.core.seeding import generator
 from facerestore.diffusion import backbones
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
 TIMESTEP = 999.0  # all that the UNet is told of noise; no schedule enters
-PROMPT_KEYS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
+PROMPT = ("sdface/prompt-embeds", "sdface/text-embeds", "sdface/time-ids")
 _TINY_TOKENS = 77
 
 
@@ -83,8 +83,12 @@ class SDFace(OneStepStage):
         """Checkpoint with the adapters of both, and possibly all other weights; None leaves the base."""
         lora_scale: float = 1.0
         """alpha / rank of the adapters, whose file does not say it: 32 / 32."""
-        prompt: str | None = "sdface/prompt"
-        """File with the tensors `prompt_embeds`, `add_text_embeds` and `add_time_ids`; None makes them."""
+        prompt: tuple[str, ...] | None = PROMPT
+        """Files of one tensor each: prompt_embeds, add_text_embeds and add_time_ids; None makes them."""
+
+        def __post_init__(self) -> None:
+            if self.prompt is not None and len(self.prompt) != len(PROMPT):
+                raise ConfigError(f"prompt names {len(PROMPT)} files, got {self.prompt}")
 
         @property
         def noise_timestep(self) -> float:
@@ -93,7 +97,7 @@ class SDFace(OneStepStage):
 
         def files(self) -> tuple[str | None, ...]:
             """UNet, checkpoint, and prompt."""
-            return (self.unet, self.lora, self.prompt)
+            return (self.unet, self.lora, *(self.prompt or ()))
 
         def build(self, store: "WeightStore", target: Target = FP32) -> "SDFace":
             """Load everything, the adapters of both networks merged in float32.
@@ -182,11 +186,12 @@ def _made_prompt(unet: Any) -> SDXLPrompt:
     )
 
 
-def _read_prompt(store: "WeightStore", name: str) -> SDXLPrompt:
-    state = store.load(name)
-    if set(state) != set(PROMPT_KEYS):
-        raise WeightsError(
-            f"{name}: expected the tensors {', '.join(PROMPT_KEYS)}, got {', '.join(sorted(state)) or 'none'}"
-        )
-    tokens, pooled, sizes = (state[key] for key in PROMPT_KEYS)
+def _read_prompt(store: "WeightStore", names: tuple[str, ...]) -> SDXLPrompt:
+    found: list[torch.Tensor] = []
+    for name in names:
+        tensors = list(store.load(name).values())
+        if len(tensors) != 1:
+            raise WeightsError(f"{name}: expected a file of one tensor, got {len(tensors)}")
+        found += tensors
+    tokens, pooled, sizes = found
     return SDXLPrompt(tokens=tokens, pooled=pooled, sizes=sizes)

@@ -19,6 +19,7 @@ from facerestore.stages.sd21 import SD21Config, SD21Stage
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
+_REFINER = "noise_refiner"  # what BVI's checkpoint has beside TADSR's networks, for `refiner`
 _POSITIONS = {"unet": ("default_decoder", "default_encoder", "default_others"), "vae": ("default_encoder",)}
 
 
@@ -59,7 +60,8 @@ class TADSR(SD21Stage):
         vae: str | None = "tadsr/time-vae"
         """Folder of the time-aware autoencoder; None makes a tiny one."""
         adapter: str | None = "tadsr/weights"
-        """File with the adapters of UNet and encoder and with the time layers; None leaves the networks."""
+        """File with the adapters of UNet and encoder and with the time layers, which may be BVI's where there
+        is a refiner; None leaves the networks."""
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
 
@@ -87,7 +89,8 @@ class TADSR(SD21Stage):
             for_unet, for_vae = self.own_pieces(store)
             of_vae: Adapter | None = None
             if self.adapter is not None:
-                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae")
+                besides = _REFINER if self.refiner else ""
+                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae", besides=besides)
                 _require_positions(self.adapter, {"unet": of_unet, "vae": of_vae})
                 for_unet = [(of_unet, self.lora_scale), *for_unet]
                 for_vae = [(of_vae, self.lora_scale), *for_vae]

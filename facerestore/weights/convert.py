@@ -1,7 +1,8 @@
 """Turns the checkpoints that authors publish into safetensors files, without running what a pickle says.
 
 Reads safetensors, PEFT folders, and pickles of every common kind: plain state dicts, BasicSR (`params`,
-`params_ema`), Lightning (`state_dict`), and OSEDiff's kin, which keep several state dicts in one file.
+`params_ema`), Lightning (`state_dict`), OSEDiff's kin, which keep several state dicts in one file, and single
+tensors, which are called as their file is.
 Scales of adapters, which PEFT and diffusers keep beside the tensors, become scalar tensors `LAYER.alpha`.
 """
 
@@ -148,7 +149,8 @@ def read_part(source: str | Path, part: str) -> Checkpoint:
 
 
 def _read_pickled(path: Path, take: str) -> Checkpoint:
-    content = read_pickle(path)
+    read = read_pickle(path)
+    content: Any = {path.stem: read} if isinstance(read, Tensor) else read
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds {type(content).__name__}, no tensors by name")
     metadata = {

@@ -104,7 +104,8 @@ def test_tiny_needs_no_file_and_makes_its_own_prompt() -> None:
     assert config.weights() == () and config.contract().generative
     first, second = (_restored(config.build(WeightStore()), _pictures(1)) for _ in range(2))
     assert torch.equal(first, second)
-    names = ("sdxl-turbo/unet", "sdxl-turbo/vae", "sdface/lora", "sdface/prompt")
+    prompt = ("sdface/prompt-embeds", "sdface/text-embeds", "sdface/time-ids")
+    names = ("sdxl-turbo/unet", "sdxl-turbo/vae", "sdface/lora", *prompt)
     assert SDFace.Config().weights() == names
 
 

@@ -150,6 +150,13 @@ def test_plain_state_dict_in_its_own_dtypes(legacy: bool, tmp_path: Path) -> Non
     assert_holds(read_tensors(out), state)
 
 
+def test_a_tensor_that_was_saved_alone_is_called_as_its_file(tmp_path: Path) -> None:
+    torch.save(torch.arange(6.0), tmp_path / "add_time_ids.pt")
+    convert(tmp_path / "add_time_ids.pt", tmp_path / "out.safetensors")
+    (name, tensor), *others = read_tensors(tmp_path / "out.safetensors").items()
+    assert name == "add_time_ids" and torch.equal(tensor, torch.arange(6.0)) and not others
+
+
 def test_several_state_dicts_in_one_file_are_told_apart_by_component(tmp_path: Path) -> None:
     """The layout of OSEDiff, with the time layers of TADSR and the refiner of BVI."""
     source = tmp_path / "tadsr.pkl"

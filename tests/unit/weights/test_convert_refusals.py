@@ -108,7 +108,7 @@ def test_a_file_with_any_byte_changed_is_read_or_refused_by_name(form: str, tmp_
     assert refused > 50
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"lr": 1.0, "names": ["a"]}, {}, torch.ones(2)])
+@pytest.mark.parametrize("content", [[1, 2], {"lr": 1.0, "names": ["a"]}, {}, 1.0])
 def test_a_pickle_without_tensors_by_name_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match=r"no tensors"):
