@@ -154,7 +154,7 @@ def test_a_path_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
     for part in ("embedding_change_weights.pth (osdface/projector)", "pytorch_lora_weights.safetensors"):
         assert part in str(caught.value)
     assert "associate_2.ckpt" not in str(caught.value)
-    with pytest.raises(WeightsNotFound, match=r"lacks lora\.safetensors \(sdface/lora\), prompt\.safe"):
+    with pytest.raises(WeightsNotFound, match=r"lacks net_g_final\.pth \(sdface/lora\), prompt_embeds\.pt"):
         resolve({"sdface": tmp_path}, get("sdface").weights())
 
 
