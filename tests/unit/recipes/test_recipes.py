@@ -1,5 +1,6 @@
 """Names, the table, and settings by path."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 
 import facerestore as fr
 from facerestore.core.errors import ConfigError, WeightsNotFound
+from facerestore.core.state import RestorationState
 from facerestore.recipes import get
+from facerestore.recipes.catalog import RECIPES
+from facerestore.stages.base import Stage
 from facerestore.stages.compose import Chain
 from facerestore.stages.realesrgan import RealESRGAN
+from facerestore.weights.store import WeightStore
 
 
 def test_the_default_comes_first_and_says_what_it_is() -> None:
@@ -45,30 +50,61 @@ def test_any_coarse_stage_goes_before_any_detail_stage() -> None:
         get("osdface+nothing")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("osdface", "zimage", "sdface", "osdface+zimage", "realesrgan+zimage"),
-        *("omgsr-s", "omgsr-f", "osediff", "osediff-face", "pisa-sr", "tadsr", "ntire2026/bvi"),
-        *("ntire2026/mipluscv", "ntire2026/honoraicamera"),
-    ],
-)
-def test_one_step_recipes_run_in_tiny_and_name_what_they_miss_in_full(
+NAMES = tuple(RECIPES)
+PAIRS = tuple(f"{coarse}+{detail}" for coarse, detail in zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True))
+NEEDS_WEIGHTS = tuple(name for name in NAMES if get(name).status != "runs offline")
+
+
+def lively(name: str) -> Stage:
+    """The tiny stage, norms about one: with made ones of about zero all faces would become the same."""
+    stage = get(name).tiny().stage.build(WeightStore())
+    with torch.no_grad():
+        for key, tensor in stage.state_dict().items():
+            if "norm" in key and key.endswith("weight") and tensor.ndim == 1:
+                tensor.add_(1)
+    return stage
+
+
+@pytest.mark.parametrize("name", [*NAMES, *PAIRS])
+def test_every_recipe_and_every_stage_in_a_pair_gives_a_batch_what_it_gives_singles(name: str) -> None:
+    stage = lively(name).place(torch.device("cpu"), "fp32", batch=2)
+    faces, seeds = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), (3, 4)
+    with torch.no_grad():
+        out = stage(RestorationState.start(faces, seeds)).image
+        singles = [stage(RestorationState.start(faces[i : i + 1], seeds[i : i + 1])).image for i in range(2)]
+    assert out.shape == faces.shape and bool(out.isfinite().all())
+    torch.testing.assert_close(out, torch.cat(singles), atol=1e-4, rtol=0)
+    assert (out - faces).abs().mean() > 0.01 and (out[0] - out[1]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_runs_in_tiny_from_end_to_end(name: str, face: torch.Tensor) -> None:
+    pipe = get(name).tiny().build(device="cpu", dtype="fp32")
+    result = pipe.restore(face, aligned=True)
+    (found,) = result.faces
+    assert found.status == "restored" and result.image.shape == face.shape
+    assert not torch.equal(result.image, face)
+    assert result.provenance["recipe"] == name
+
+
+@pytest.mark.parametrize("name", NEEDS_WEIGHTS)
+def test_missing_weights_are_named_all_at_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = get(name).tiny().build(device="cpu", dtype="fp32")
-    faces = torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0))
-    out = pipe.restore_aligned(faces)
-    assert out.shape == faces.shape and not torch.equal(out, faces)
-    singles = torch.cat([pipe.restore_aligned(faces[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(out, singles, atol=1e-4, rtol=0)
+    """Each with its size, its licence and where it comes from; and the commands that get it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(WeightsNotFound) as caught:
         fr.load(name, device="cpu")
-    for weight in get(name).weights():
-        assert (weight in str(caught.value)) == (
-            weight not in ("mtcnn", "face-recognition", "realesrgan-x4plus")
-        )
+    first, *lines, last = str(caught.value).splitlines()
+    specs = [WeightStore().spec(weight) for weight in get(name).stage.weights()]
+    assert first == f"{len(specs)} weights are missing:" and len(lines) == len(specs)
+    for spec, line in zip(specs, lines, strict=True):
+        assert line.startswith(f"  {spec.name}: ") and spec.licence in line and spec.source in line
+        assert re.search(r"about [0-9.]+ [MG]B, licence", line)
+    on_hub = [spec.name for spec in specs if spec.hub]
+    assert f"facerestore weights fetch {' '.join(on_hub)}`" in last and "--weights NAME=PATH" in last
+    if get(name).status == "train it yourself":
+        assert "train your own" in str(caught.value)
 
 
 def test_load_checks_what_it_is_given(tmp_path: Path) -> None:
