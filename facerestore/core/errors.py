@@ -98,7 +98,12 @@ class KeyMismatch(WeightsError, ValueError):
     """
 
     def __init__(
-        self, source: str, missing: Sequence[str], unexpected: Sequence[str], misshapen: Sequence[str]
+        self,
+        source: str,
+        missing: Sequence[str],
+        unexpected: Sequence[str],
+        misshapen: Sequence[str],
+        hint: str = "",
     ) -> None:
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
@@ -112,7 +117,10 @@ class KeyMismatch(WeightsError, ValueError):
             )
             if keys
         ]
-        super().__init__(f"{source} does not fit its network: {'; '.join(parts)}. Nothing was loaded.")
+        super().__init__(
+            f"{source} does not fit its network: {'; '.join(parts)}. Nothing was loaded."
+            f"{' ' + hint if hint else ''}"
+        )
 
 
 class ImageError(FaceRestoreError, OSError):

@@ -1,5 +1,6 @@
 """What travels through a chain of stages."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -13,14 +14,16 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_images(images: torch.Tensor, name: str = "images") -> torch.Tensor:
-    """Return `images` unchanged if it is (B,3,H,W) float32, finite and in [0,1].
+    """Return `images` unchanged if it is (B,3,H,W), of floats, finite and in [0,1].
 
     Raises:
-        ShapeError: if it is not (B,3,H,W).
+        ShapeError: if it is not (B,3,H,W), or has no pixel.
         RangeError: if a value is NaN, infinite, or more than 1e-4 outside [0,1].
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ShapeError(f"{name} (B,3,H,W)", images.shape, "Repeat grey three times; split alpha off.")
+    if 0 in images.shape[2:]:
+        raise ShapeError(f"{name} (B,3,H,W) with at least one pixel", images.shape)
     if not images.is_floating_point():
         raise RangeError(
             f"{name}: expected float values in [0,1], got {images.dtype}; divide by 255 first", 0, 255
@@ -29,9 +32,19 @@ def check_images(images: torch.Tensor, name: str = "images") -> torch.Tensor:
         low, high = (float(v) for v in torch.aminmax(images.detach()))
         if not (low >= -1e-4 and high <= 1 + 1e-4):  # written so that NaN fails
             raise RangeError(
-                f"{name}: expected finite values in [0,1], got {low:.4g} to {high:.4g}", low, high
+                f"{name}: expected finite values in [0,1], got {low:.4g} to {high:.4g}; {_remedy(low, high)}",
+                low,
+                high,
             )
     return images
+
+
+def _remedy(low: float, high: float) -> str:
+    if not math.isfinite(high - low):
+        return "whatever made the picture went wrong"
+    if high > 2:
+        return "divide by 255"
+    return "map -1 to 1 by (x + 1) / 2" if low < -0.5 else "clamp what overshoots"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +67,8 @@ class RestorationState:
 
     @classmethod
     def start(cls, lq: torch.Tensor, seed: int | Sequence[int] = 0) -> "RestorationState":
-        """The state before the first stage; `seed` is one for all images, or one for each."""
-        check_images(lq, "lq")
+        """The state before the first stage, in float32; `seed` is one for all images, or one for each."""
+        lq = check_images(lq, "lq").float()
         seeds = (seed,) * len(lq) if isinstance(seed, int) else tuple(seed)
         if len(seeds) != len(lq):
             raise ShapeError(f"{len(lq)} seeds, one for each image", (len(seeds),))

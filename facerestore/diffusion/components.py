@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from facerestore.core.errors import ConfigError
 from facerestore.diffusion.backbones import load_component, tiny_vae
 from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.lora import Adapter
 from facerestore.diffusion.merging import Merge, merge_adapter, plan_merge
+from facerestore.diffusion.time_vae import time_keys
 from facerestore.weights.seeded import fill_seeded
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 Piece = tuple[Adapter, float | None]
 """An adapter and its scale, alpha / rank, where its file does not say it."""
+# Settings that have one value in a family of base models, whatever their size.
+_TELL_APART = ("in_channels", "out_channels", "latent_channels", "scaling_factor", "shift_factor")
+_TELL_APART += ("addition_embed_type", "use_linear_projection")
 CodecChoice = Literal["full", "tiny_decoder", "tiny"]
 """Which autoencoder a stage uses: its own, its own with the small one to decode, or the small one alone."""
 
@@ -36,17 +41,19 @@ def component(
         store: where weights are found.
         name: of a folder of diffusers in the manifest, or None for a made network.
         make: builds a network from a config; see `backbones`.
-        tiny: the config of the made one.
+        tiny: the config of the made one, and what tells the wanted base model from others.
         dtype: of loaded weights; None leaves them as stored.
         pieces: adapters of this network with their scales, merged in this order, in float32.
 
     Raises:
-        ConfigError: if an adapter's scale is not known.
+        ConfigError: if it is another base model, or an adapter's scale is not known.
         KeyMismatch: if an adapter was made for another network, or for another scale.
         WeightsError: if the folder is missing, damaged, or does not fit its own config.
     """
 
     def merges(net: nn.Module) -> list[Merge]:
+        with torch.device("meta"):
+            _require_kind(net, make(tiny), f"{name} ({store.find(str(name))})")
         return [plan_merge(net, adapter, scale=scale) for adapter, scale in pieces]
 
     if name is not None:
@@ -56,6 +63,22 @@ def component(
     for adapter, scale in pieces:
         merge_adapter(net, adapter, scale=scale)
     return net
+
+
+def _require_kind(net: Any, wanted: Any, source: str) -> None:
+    """Check that a network is of the base model that is wanted, as far as it has settings to tell."""
+    found, kind = type(net).__name__, type(wanted).__name__
+    remedy = "give the folder of the base model that the restorer was trained on"
+    if found != kind:
+        raise ConfigError(f"{source} is a {found}, where a {kind} is needed; {remedy}")
+    facts = [(key, net.config.get(key), wanted.config.get(key)) for key in _TELL_APART]
+    if kind == "AutoencoderKL":
+        facts.append(("time_layers", bool(time_keys(net)), bool(time_keys(wanted))))
+    differing = [
+        f"{key} is {ours}, not {theirs}" for key, ours, theirs in facts if (ours or 0) != (theirs or 0)
+    ]
+    if differing:
+        raise ConfigError(f"{source} is another base model: {', '.join(differing)}; {remedy}")
 
 
 def codec_weights(choice: CodecChoice, vae: str | None, small: str | None) -> tuple[str | None, ...]:

@@ -4,7 +4,6 @@ Nothing is guessed and nothing is dropped. The scale is the trap: peft's default
 leave it out run at 8/rank, others at 1, and few files say which. Where a file says nothing, the caller must.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -160,7 +159,7 @@ def read_adapter(
     Args:
         state: the tensors of the file.
         source: where they come from, for messages.
-        rank: what every update must have, if that is known.
+        rank: what every update must have whose alpha is not said, if that is known.
         metadata: what the file says about itself.
 
     Raises:
@@ -194,9 +193,14 @@ def read_adapter(
         f"the partner of {key}" for pair in factors.values() if len(pair) == 1 for key in pair.values()
     ]
     whole = {place: pair for place, pair in factors.items() if len(pair) == 2}
-    misshapen = [line for pair in whole.values() for line in _ill_fitting(pair, state, rank)]
+    misshapen = [
+        line
+        for (component, module, _), pair in whole.items()
+        for line in _ill_fitting(pair, state, None if (component, module) in alphas else rank)
+    ]
     if missing or unknown or misshapen:
-        raise KeyMismatch(source, missing, unknown, misshapen)
+        hint = "Where alpha is not said, the scale hangs on the rank: set both if you trained it."
+        raise KeyMismatch(source, missing, unknown, misshapen, hint if rank is not None and misshapen else "")
     updates = tuple(
         LowRank(
             key=pair["down"],
@@ -212,36 +216,41 @@ def read_adapter(
     return Adapter(updates, tuple(wholes), source, dict(metadata or {}))
 
 
-def load_adapter(path: str | Path, *, take: str = "", rank: int | None = None) -> Adapter:
+def load_adapter(path: str | Path, *, take: str = "", rank: int | None = None, source: str = "") -> Adapter:
     """Read an adapter from a file or a PEFT folder, with the alphas that its settings name.
 
     Args:
         path: what `facerestore.weights.convert` reads: nothing of a pickle is executed.
         take: a dotted name: only what lies below it.
-        rank: what every update must have, if that is known.
+        rank: what every update must have whose alpha is not said, if that is known.
+        source: what it is called in messages; by default its path.
 
     Raises:
         KeyMismatch: if keys are not understood, see `read_adapter`.
         WeightsError: if it cannot be read.
     """
     checkpoint = read_checkpoint(path, take=take)
-    return read_adapter(checkpoint.tensors, source=str(path), rank=rank, metadata=checkpoint.metadata)
+    source = source or str(path)
+    return read_adapter(checkpoint.tensors, source=source, rank=rank, metadata=checkpoint.metadata)
 
 
-def require_made_for(adapter: Adapter, **wanted: str | float) -> None:
+def require_made_for(adapter: Adapter, **wanted: str | float | tuple[str, ...]) -> None:
     """Check what an adapter says it was made for, such as its base and timestep; silence is accepted.
+
+    Args:
+        adapter: any.
+        wanted: a number, a name, or all names of one thing; no names accept what is said.
 
     Raises:
         ConfigError: if it says something else.
     """
     for name, value in wanted.items():
         said = adapter.metadata.get(name)
-        if said is None or said == str(value):
+        if said is None or value == () or _is(said, value):
             continue
-        if isinstance(value, int | float) and abs(_number(said) - value) <= 1e-5 * abs(value):
-            continue  # a sigma may be written with six digits
+        found = " or ".join(value) if isinstance(value, tuple) else value
         raise ConfigError(
-            f"{adapter.source} was made for {name} {said}, and is to be used with {name} {value}; "
+            f"{adapter.source} was made for {name} {said}, and is to be used with {name} {found}; "
             "an adapter works only with what it was trained with"
         )
 
@@ -271,15 +280,19 @@ def scaled(adapter: Adapter, scale: float | None) -> list[tuple[LowRank, float]]
                 f"left peft's default of {PEFT_DEFAULT_ALPHA:g}"
             )
     if wrong:
-        raise KeyMismatch(adapter.source, [], [], wrong)
+        hint = "Give the file that was published, or the scale that it says if you trained it."
+        raise KeyMismatch(adapter.source, [], [], wrong, hint)
     return found
 
 
-def _number(text: str) -> float:
+def _is(said: str, value: str | float | tuple[str, ...]) -> bool:
+    """Whether a text is a name or one of several, or a number; a sigma may be written with six digits."""
+    if isinstance(value, str | tuple):
+        return said in ((value,) if isinstance(value, str) else value)
     try:
-        return float(text)
+        return abs(float(said) - value) <= 1e-5 * abs(value)
     except ValueError:
-        return math.nan
+        return False
 
 
 def _split_component(key: str) -> tuple[str, str]:

@@ -136,7 +136,8 @@ def require_fit(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor], a
             expected, got = tuple(state[whole.parameter].shape), tuple(whole.value.shape)
             misshapen.append(f"{whole.key}: expected {expected}, got {got}")
     if unexpected or misshapen:
-        raise KeyMismatch(adapter.source, [], unexpected, misshapen)
+        hint = "It was trained on another network: give the base model that it belongs to."
+        raise KeyMismatch(adapter.source, [], unexpected, misshapen, hint)
 
 
 def _kernel(weight: Tensor) -> tuple[int, ...]:

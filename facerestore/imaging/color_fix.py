@@ -54,14 +54,20 @@ def adain_color_fix(image: torch.Tensor, reference: torch.Tensor, *, eps: float 
         eps: added to both variances.
 
     Returns:
-        (B,C,H,W), not clamped.
+        (B,C,H,W), not clamped. A single pixel has no deviation, so its is the reference's mean.
 
     Reference:
         Huang and Belongie, 2017, arXiv:1703.06868, Eq. 8, with unbiased variances as StableSR uses it.
     """
-    var, mean = torch.var_mean(image, dim=(2, 3), keepdim=True)
-    ref_var, ref_mean = torch.var_mean(reference, dim=(2, 3), keepdim=True)
+    var, mean = _moments(image)
+    ref_var, ref_mean = _moments(reference)
     return (image - mean) * ((ref_var + eps) / (var + eps)).sqrt() + ref_mean
+
+
+def _moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variance, unbiased where there is more than one pixel, and mean of each channel, (B,C,1,1)."""
+    several = image.shape[2] * image.shape[3] > 1
+    return torch.var_mean(image, dim=(2, 3), keepdim=True, correction=int(several))
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:

@@ -159,7 +159,7 @@ class ImageStage(Stage):
         """Map (B,3,H,W) float32 in [0,1] to the same form."""
 
     def forward(self, state: RestorationState) -> RestorationState:
-        """Restore, clamp to [0,1], and refuse a result of another shape or with NaN.
+        """Restore, clamp to [0,1], and refuse a result of another shape or with NaN; no images stay none.
 
         Where a network that computes below float32 returns what is not finite, the stage runs once more in
         float32, layer by layer, and warns.
@@ -168,6 +168,8 @@ class ImageStage(Stage):
             ShapeError: if the stage changed the shape.
             RangeError: if the result is not finite in float32 either.
         """
+        if not len(state.image):
+            return state
         with on_device([self], self.device) if self.offload == "stages" else nullcontext():
             image = self._checked(state)
             if not _finite(image) and self.layout.dtype != torch.float32:

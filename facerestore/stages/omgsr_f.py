@@ -17,12 +17,11 @@ from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.components import Piece, component
 from facerestore.diffusion.configs import TINY_FLUX_TRANSFORMER, TINY_FLUX_VAE, TINY_TAEF1
 from facerestore.diffusion.latent_tiling import predict_tiled
-from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.schedule import flux_sigma
 from facerestore.diffusion.x0 import x0_from_velocity
 from facerestore.imaging.resize import resize
 from facerestore.nets.residual_refiner import ResidualRefiner
-from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage, read_pieces
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -172,8 +171,7 @@ class OMGSRF(OneStepStage):
             return replace(made, vae_lora=None, transformer_lora=None, adapters=(), least_px=16)
 
         def _piece(self, store: "WeightStore", name: str) -> Piece:
-            (adapter,) = read_pieces(store, name, "")
-            require_made_for(adapter, sigma=self.sigma)
+            (adapter,) = self.read_pieces(store, name, "")
             return adapter, self.lora_scale
 
     def __init__(

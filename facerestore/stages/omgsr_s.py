@@ -8,9 +8,7 @@ import torch
 from facerestore.core.precision import FP32, Target
 from facerestore.diffusion.components import Piece
 from facerestore.diffusion.configs import TINY_SD_VAE
-from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_eps
-from facerestore.stages.one_step import read_pieces
 from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
@@ -77,8 +75,7 @@ class OMGSRS(SD21Stage):
             return OMGSRS(unet, codec, self.load_prompt(store, unet), self, self.load_refiner(store, codec))
 
         def _piece(self, store: "WeightStore", name: str) -> Piece:
-            (adapter,) = read_pieces(store, name, "")
-            require_made_for(adapter, timestep=self.timestep)
+            (adapter,) = self.read_pieces(store, name, "")
             return adapter, self.lora_scale
 
     def step(self, z: torch.Tensor) -> torch.Tensor:

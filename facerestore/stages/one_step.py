@@ -100,6 +100,48 @@ class OneStepConfig(StageConfig):
         work = _WORK_BYTES * layout.batch * self.worked_px**2 // 512**2
         return (Need(stage=stage, networks=tuple(filter(None, sizes)), work=work),)
 
+    def base_names(self, store: "WeightStore") -> tuple[str, ...]:
+        """What adapters may call the base model: its group in the manifest, and where a hub has it."""
+        network = self.files()[0]
+        if network is None:
+            return ()
+        places = (place.partition(":")[0] for place in store.spec(network).hub)
+        return (network.rpartition("/")[0], *places)
+
+    def read_pieces(
+        self,
+        store: "WeightStore",
+        name: str,
+        *components: str,
+        rank: int | None = None,
+        besides: str = "",
+    ) -> tuple[Adapter, ...]:
+        """The adapters in one file, published or imported, for exactly these components.
+
+        Args:
+            store: where weights are found.
+            name: of the file in the manifest.
+            components: such as "unet"; "" where the file's keys name none.
+            rank: of every one, where the scale hangs on it.
+            besides: dotted name of what the file may have too, because another weight is taken from there.
+
+        Raises:
+            ConfigError: if the file says that it was made for something else.
+            KeyMismatch: if the file lacks one of them or has others, so that nothing in it is passed over, or
+                if it has another rank.
+            WeightsError: if it cannot be read.
+        """
+        adapter = self._adapter(store, name, rank)
+        if besides:
+            wholes = tuple(whole for whole in adapter.wholes if not whole.key.startswith(f"{besides}."))
+            adapter = replace(adapter, wholes=wholes)
+        found = set(adapter.components)
+        if found != set(components):
+            missing, unexpected = sorted(set(components) - found), sorted(found - set(components))
+            hint = f"It is another restorer's, or not whole: see `facerestore weights show {name}`."
+            raise KeyMismatch(adapter.source, missing, unexpected, [], hint)
+        return tuple(adapter.part(part) for part in components)
+
     def own_pieces(self, store: "WeightStore") -> tuple[list[Piece], list[Piece]]:
         """The user's adapters with their scales: what they have for the network, and for the autoencoder.
 
@@ -109,11 +151,16 @@ class OneStepConfig(StageConfig):
         net: list[Piece] = []
         vae: list[Piece] = []
         for name in self.adapters:
-            adapter = load_adapter(store.readable(name))
-            require_made_for(adapter, **self.made_for())
+            adapter = self._adapter(store, name)
             for part in adapter.components:
                 (vae if part == "vae" else net).append((adapter.part(part), self.adapter_scale))
         return net, vae
+
+    def _adapter(self, store: "WeightStore", name: str, rank: int | None = None) -> Adapter:
+        source = f"{name} ({store.find(name)})"
+        adapter = load_adapter(store.readable(name), rank=rank, source=source)
+        require_made_for(adapter, base=self.base_names(store), **self.made_for())
+        return adapter
 
     def latent_codec(
         self,
@@ -229,29 +276,6 @@ class OneStepStage(ImageStage):
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
         parts = (slice(start, start + self.layout.batch) for start in range(0, len(image), self.layout.batch))
         return torch.cat([self.restore_batch(image[part], state.seeds[part]) for part in parts])
-
-
-def read_pieces(store: "WeightStore", name: str, *components: str, besides: str = "") -> tuple[Adapter, ...]:
-    """The adapters in one file, published or imported, for exactly these components.
-
-    Args:
-        store: where weights are found.
-        name: of the file in the manifest.
-        components: such as "unet"; "" where the file's keys name none.
-        besides: dotted name of what the file may have too, because another weight is taken from there.
-
-    Raises:
-        KeyMismatch: if the file lacks one of them or has others, so that nothing in it is passed over.
-        WeightsError: if it cannot be read.
-    """
-    adapter = load_adapter(store.readable(name))
-    if besides:
-        wholes = tuple(whole for whole in adapter.wholes if not whole.key.startswith(f"{besides}."))
-        adapter = replace(adapter, wholes=wholes)
-    found = set(adapter.components)
-    if found != set(components):
-        raise KeyMismatch(name, sorted(set(components) - found), sorted(found - set(components)), [])
-    return tuple(adapter.part(part) for part in components)
 
 
 def require_parts(adapter: Adapter, *, names: Iterable[str], wholes: Iterable[str] = ()) -> None:

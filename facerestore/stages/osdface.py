@@ -15,7 +15,6 @@ from facerestore.diffusion import backbones
 from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SD_VAE, TINY_UNET
-from facerestore.diffusion.lora import load_adapter, require_made_for
 from facerestore.diffusion.schedule import sd_alpha_bar
 from facerestore.diffusion.x0 import x0_from_eps
 from facerestore.imaging.range import to_signed
@@ -91,6 +90,8 @@ class OSDFace(OneStepStage):
         """Adapter of the UNet; None leaves the UNet as it is."""
         lora_scale: float = 1.0
         """alpha / rank of the adapter, whose file does not say it: 16 / 16."""
+        lora_rank: int = 16
+        """Rank of the adapter, on which the scale hangs."""
 
         def __post_init__(self) -> None:
             if not 0 <= self.timestep <= 999:
@@ -122,8 +123,7 @@ class OSDFace(OneStepStage):
             store.require(self.weights())
             for_unet, for_vae = self.own_pieces(store)
             if self.lora is not None:
-                adapter = load_adapter(store.readable(self.lora))
-                require_made_for(adapter, timestep=self.timestep)
+                (adapter,) = self.read_pieces(store, self.lora, "unet", rank=self.lora_rank)
                 for_unet = [(adapter, self.lora_scale), *for_unet]
             codec = self.latent_codec(store, TINY_SD_VAE, name="osdface", pieces=for_vae)
             prompt, projector = VisualPrompt(self.prompt_net), PromptProjector(self.projector_net)

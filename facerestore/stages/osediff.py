@@ -7,9 +7,8 @@ import torch
 
 from facerestore.core.precision import FP32, Target
 from facerestore.diffusion.configs import TINY_SD_VAE
-from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_eps
-from facerestore.stages.one_step import read_pieces, require_parts
+from facerestore.stages.one_step import require_parts
 from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ class OSEDiff(SD21Stage):
         """The published pickle, or what `weights import` makes of it; None leaves the base model."""
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
+        lora_rank: int = 4
+        """Rank of the adapters, on which their scale hangs, because their file does not say alpha."""
 
         def published(self) -> tuple[str | None, ...]:
             """The one file."""
@@ -68,8 +69,7 @@ class OSEDiff(SD21Stage):
             """
             for_unet, for_vae = self.own_pieces(store)
             if self.adapter is not None:
-                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae")
-                require_made_for(of_unet, timestep=self.timestep)
+                of_unet, of_vae = self.read_pieces(store, self.adapter, "unet", "vae", rank=self.lora_rank)
                 require_parts(of_unet, names=_NAMES, wholes=_WHOLES)
                 require_parts(of_vae, names=_NAMES[:1])
                 for_unet = [(of_unet, self.lora_scale), *for_unet]

@@ -10,10 +10,9 @@ from facerestore.core.precision import FP32, Target
 from facerestore.diffusion.codec import LatentCodec
 from facerestore.diffusion.components import Piece
 from facerestore.diffusion.configs import TINY_SD_VAE
-from facerestore.diffusion.lora import require_made_for
 from facerestore.diffusion.x0 import x0_from_residual
 from facerestore.nets.residual_refiner import ResidualRefiner
-from facerestore.stages.one_step import read_pieces, require_parts
+from facerestore.stages.one_step import require_parts
 from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ class PiSASR(SD21Stage):
         keep two UNets in memory and ask both."""
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
+        lora_rank: int = 4
+        """Rank of the adapters, on which their scale hangs, because their file does not say alpha."""
 
         def published(self) -> tuple[str | None, ...]:
             """The one file."""
@@ -83,8 +84,7 @@ class PiSASR(SD21Stage):
             pixel: list[Piece] = []
             semantic: list[Piece] = []
             if self.adapter is not None:
-                (adapter,) = read_pieces(store, self.adapter, "unet")
-                require_made_for(adapter, timestep=self.timestep)
+                (adapter,) = self.read_pieces(store, self.adapter, "unet", rank=self.lora_rank)
                 require_parts(adapter, names=(*_PIXEL, *_SEMANTIC))
                 pixel = [(adapter.named(*_PIXEL), self.lora_scale)]
                 semantic = [(adapter.named(*_SEMANTIC), self.lora_scale)] if self.lambda_sem != 0 else []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
 SCALE = 4
+_JUDGED_PX = 16  # a face with a shorter side shows too few edges to measure their blur
 # Beside the weights, for one face that enters at 256 px, measured with `make bench` in bf16 on a CPU.
 _WORK_BYTES = 600_000_000
 
@@ -95,6 +96,8 @@ class RealESRGAN(ImageStage):
         """The size in pixels at which each face of (B,3,H,H) enters the network."""
         if self.config.entry_px != "auto":
             return [self.config.entry_px] * len(image)
+        if min(image.shape[2:]) < _JUDGED_PX:
+            return [64] * len(image)
         blur = edge_blur_px(image) * (512 / image.shape[-1])
         steps = (blur > self.config.sharp_px).int() + (blur > self.config.soft_px).int()
         steps = (steps + (grain(image) > self.config.grain).int()).clamp(max=2)

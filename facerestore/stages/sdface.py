@@ -15,7 +15,7 @@ from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SDXL_UNET, TINY_SDXL_VAE
 from facerestore.diffusion.x0 import x0_direct
 from facerestore.nets.residual_refiner import ResidualRefiner
-from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage, read_pieces
+from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -83,6 +83,8 @@ class SDFace(OneStepStage):
         """Checkpoint with the adapters of both, and possibly all other weights; None leaves the base."""
         lora_scale: float = 1.0
         """alpha / rank of the adapters, whose file does not say it: 32 / 32."""
+        lora_rank: int = 32
+        """Rank of the adapters, on which the scale hangs."""
         prompt: tuple[str, ...] | None = PROMPT
         """Files of one tensor each: prompt_embeds, add_text_embeds and add_time_ids; None makes them."""
 
@@ -94,6 +96,10 @@ class SDFace(OneStepStage):
         def noise_timestep(self) -> float:
             """All that the UNet is told of noise."""
             return TIMESTEP
+
+        def made_for(self) -> dict[str, float]:
+            """The timestep."""
+            return {"timestep": TIMESTEP}
 
         def files(self) -> tuple[str | None, ...]:
             """UNet, checkpoint, and prompt."""
@@ -109,7 +115,7 @@ class SDFace(OneStepStage):
             """
             for_unet, for_vae = self.own_pieces(store)
             if self.lora is not None:
-                of_unet, of_vae = read_pieces(store, self.lora, "unet", "vae")
+                of_unet, of_vae = self.read_pieces(store, self.lora, "unet", "vae", rank=self.lora_rank)
                 for_unet = [(of_unet, self.lora_scale), *for_unet]
                 for_vae = [(of_vae, self.lora_scale), *for_vae]
             codec = self.latent_codec(store, TINY_SDXL_VAE, name="sdface", pieces=for_vae)

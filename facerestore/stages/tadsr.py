@@ -8,12 +8,11 @@ import torch
 
 from facerestore.core.errors import ConfigError, KeyMismatch
 from facerestore.core.precision import FP32, Target
-from facerestore.diffusion.backbones import sd_vae
+from facerestore.diffusion.backbones import time_vae
 from facerestore.diffusion.configs import TINY_SD_VAE
 from facerestore.diffusion.lora import Adapter
-from facerestore.diffusion.time_vae import add_time, fold_time, time_keys
+from facerestore.diffusion.time_vae import fold_time, time_keys
 from facerestore.diffusion.x0 import x0_from_scaled_residual
-from facerestore.stages.one_step import read_pieces
 from facerestore.stages.sd21 import SD21Config, SD21Stage
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ class TADSR(SD21Stage):
         is a refiner; None leaves the networks."""
         lora_scale: float = 2.0
         """alpha / rank of the adapters: peft's default of 8, which training left, / 4."""
+        lora_rank: int = 4
+        """Rank of the adapters, on which their scale hangs, because their file does not say alpha."""
 
         def __post_init__(self) -> None:
             SD21Config.__post_init__(self)
@@ -90,7 +91,9 @@ class TADSR(SD21Stage):
             of_vae: Adapter | None = None
             if self.adapter is not None:
                 besides = _REFINER if self.refiner else ""
-                of_unet, of_vae = read_pieces(store, self.adapter, "unet", "vae", besides=besides)
+                of_unet, of_vae = self.read_pieces(
+                    store, self.adapter, "unet", "vae", rank=self.lora_rank, besides=besides
+                )
                 _require_positions(self.adapter, {"unet": of_unet, "vae": of_vae})
                 for_unet = [(of_unet, self.lora_scale), *for_unet]
                 for_vae = [(of_vae, self.lora_scale), *for_vae]
@@ -104,7 +107,7 @@ class TADSR(SD21Stage):
                 fold_time(vae, self.timestep)
 
             codec = self.latent_codec(
-                store, TINY_SD_VAE, name="tadsr", pieces=for_vae, finish=fold, make=_made_time_vae
+                store, TINY_SD_VAE, name="tadsr", pieces=for_vae, finish=fold, make=time_vae
             )
             unet = self.load_unet(store, target, *for_unet)
             return TADSR(unet, codec, self.load_prompt(store, unet), self, self.load_refiner(store, codec))
@@ -124,9 +127,3 @@ def _require_positions(name: str, adapters: Mapping[str, Adapter]) -> None:
     ]
     if missing:
         raise KeyMismatch(name, missing, [], [])
-
-
-def _made_time_vae(config: Mapping[str, Any]) -> Any:
-    vae = sd_vae(config)
-    add_time(vae)
-    return vae

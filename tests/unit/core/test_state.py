@@ -28,19 +28,37 @@ def test_seeds_are_one_for_each() -> None:
         RestorationState.start(lq, (1, 2, 3))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8)])
 def test_shapes_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError) as caught:
         check_images(torch.zeros(shape))
     assert caught.value.actual == shape
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), float("inf")])
-def test_values_are_checked(bad: float) -> None:
+@pytest.mark.parametrize(
+    ("bad", "remedy"),
+    [
+        (-0.1, "clamp"),
+        (1.1, "clamp"),
+        (-1.0, r"\(x \+ 1\) / 2"),
+        (255.0, "divide by 255"),
+        (float("nan"), "went wrong"),
+        (float("inf"), "went wrong"),
+    ],
+)
+def test_values_are_checked_and_the_remedy_is_said(bad: float, remedy: str) -> None:
     images = torch.full((1, 3, 4, 4), 0.5)
     images[0, 1, 2, 3] = bad
-    with pytest.raises(RangeError):
+    with pytest.raises(RangeError, match=remedy):
         check_images(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_floats_of_any_width_start_as_float32(dtype: torch.dtype) -> None:
+    lq = torch.rand(1, 3, 4, 4)
+    start = RestorationState.start(lq.to(dtype))
+    assert start.lq is start.image and start.lq.dtype == torch.float32
+    torch.testing.assert_close(start.lq, lq, atol=1e-3, rtol=0)
 
 
 def test_bytes_are_refused() -> None:

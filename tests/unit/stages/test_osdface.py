@@ -227,7 +227,13 @@ class TestOtherBaseModels:
         (self.folder / "osdface").mkdir(exist_ok=True)
         save_file(state | more, self.folder / "osdface" / "lora.safetensors", metadata)
 
-    config = replace(OSDFace.Config().tiny(), unet="sd21-base/unet", vae="sd21-base/vae", lora="osdface/lora")
+    config = replace(
+        OSDFace.Config().tiny(),
+        unet="sd21-base/unet",
+        vae="sd21-base/vae",
+        lora="osdface/lora",
+        lora_rank=4,
+    )
 
     def test_the_adapter_is_merged_at_the_scale_that_it_was_trained_with(self, store: WeightStore) -> None:
         self.adapt(4)
@@ -275,5 +281,5 @@ class TestOtherBaseModels:
     def test_another_autoencoder_is_refused(self, store: WeightStore) -> None:
         self.save("vae", backbones.sd_vae(TINY_SD_VAE | {"latent_channels": 16}))
         self.adapt(4)
-        with pytest.raises(ConfigError, match="16 channels"):
+        with pytest.raises(ConfigError, match="latent_channels is 16, not 4"):
             self.config.build(store)

@@ -17,7 +17,7 @@ from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SD_VAE
 from facerestore.recipes import get, list_recipes
 from facerestore.stages.compose import Chain
-from facerestore.stages.one_step import OneStepConfig, read_pieces
+from facerestore.stages.one_step import OneStepConfig
 from facerestore.weights.names import resolve
 from facerestore.weights.store import WeightStore
 from tests.made.downloads import WRITERS, Download, restored, write
@@ -73,7 +73,8 @@ def without_adapters(name: str, download: Download, **networks: Path) -> Downloa
 def merged_time_vae(download: Download) -> Any:
     """TADSR's autoencoder, adapter and time layers merged, before it is folded for one timestep."""
     store = WeightStore(paths=resolve(download.weights, download.recipe.weights()))
-    _, of_vae = read_pieces(store, "tadsr/weights", "unet", "vae")
+    (config, *_) = one_step("tadsr")
+    _, of_vae = config.read_pieces(store, "tadsr/weights", "unet", "vae")
     name, pieces = "tadsr/time-vae", [(of_vae, 2.0)]
     return component(store, name, backbones.time_vae, TINY_SD_VAE, dtype=torch.float32, pieces=pieces)
 
@@ -115,7 +116,9 @@ def test_an_exported_adapter_of_ones_own_loads_in_both_forms(
     attach(net, rank=3, alpha=6, targets=["to_q", "to_v"])
     for parameter in (p for p in net.parameters() if p.requires_grad):
         parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 4
-    said = {key: str(value) for key, value in config.made_for().items()} | {"base": "x"}
+    said = {key: str(value) for key, value in config.made_for().items()} | {
+        "base": str(config.files()[0]).partition("/")[0]
+    }
     component_name = str(config.files()[0]).rpartition("/")[2]
     forms = [
         export_peft(adapter_of(net), tmp_path / "peft", **said),
