@@ -100,7 +100,7 @@ def load_component(
     try:
         with torch.device("meta"):
             net = _build(name, config)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise WeightsError(f"{folder / 'config.json'} describes no {name}: {error}") from error
     modern = _modern if name.endswith("AutoencoderKL") else str
     changes = merges(net) if merges is not None else ()

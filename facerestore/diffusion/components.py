@@ -70,7 +70,7 @@ def _require_kind(net: Any, wanted: Any, source: str) -> None:
     found, kind = type(net).__name__, type(wanted).__name__
     remedy = "give the folder of the base model that the restorer was trained on"
     if found != kind:
-        raise ConfigError(f"{source} is a {found}, where a {kind} is needed; {remedy}")
+        raise ConfigError(f"{source} has class {found}, where {kind} is needed; {remedy}")
     facts = [(key, net.config.get(key), wanted.config.get(key)) for key in _TELL_APART]
     if kind == "AutoencoderKL":
         facts.append(("time_layers", bool(time_keys(net)), bool(time_keys(wanted))))

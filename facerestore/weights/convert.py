@@ -209,26 +209,54 @@ def _header(path: Path) -> dict[str, str]:
 def _alphas(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, prefix: str
 ) -> dict[str, Tensor]:
-    """The alpha of each layer below `prefix` as peft computes it: one number, exceptions by pattern."""
+    """The alpha of each layer below `prefix` as peft computes it.
+
+    Raises:
+        WeightsError: if there is none, or the rank that the settings say is not that of the tensors.
+    """
     alphas: dict[str, Tensor] = {}
     for key, down in tensors.items():
         module = key.removesuffix(".lora_A.weight").removesuffix(".lora.down.weight")
         if module == key or not key.startswith(prefix) or f"{module}.alpha" in tensors:
             continue
-        patterns, name = settings.get("alpha_pattern") or {}, module.removeprefix(prefix)
-        fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", name))
-        alpha = next(fitting, settings.get("lora_alpha"))
-        if not isinstance(alpha, int | float):
+        name = module.removeprefix(prefix)
+        alpha = _setting(settings, "lora_alpha", "alpha_pattern", name, source)
+        rank = _setting(settings, "r", "rank_pattern", name, source)
+        if alpha is None:
             raise WeightsError(f"{source} does not say lora_alpha, without which {module} has no scale")
+        if rank is not None and down.shape[:1] != (rank,):
+            raise WeightsError(
+                f"{source} says rank {rank:g}, but {key} has shape {tuple(down.shape)}: they are of two "
+                "adapters. Download both again"
+            )
         stabilised = math.sqrt(down.shape[0]) if settings.get("use_rslora") else 1.0
         alphas[f"{module}.alpha"] = torch.tensor(alpha * stabilised, dtype=torch.float32)
     return alphas
 
 
+def _setting(
+    settings: Mapping[str, Any], name: str, exceptions: str, module: str, source: Path
+) -> float | None:
+    """A number of a layer: one for all, others where a pattern fits its name; None if nothing is said."""
+    value = settings.get(name)
+    try:
+        for pattern, other in dict(settings.get(exceptions) or {}).items():
+            if re.fullmatch(rf"(.*\.)?({pattern})", module):
+                value = other
+                break
+    except (TypeError, ValueError, re.error, RecursionError) as error:
+        raise WeightsError(f"{source}: {exceptions} is no list of patterns ({error}); replace it") from error
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise WeightsError(f"{source}: {name} of {module} is {value!r}, no number; replace it")
+    return value
+
+
 def _json(text: str, source: Path) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{source} holds settings that are no JSON ({error}); replace it") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{source} holds settings that are no JSON object; replace it")

@@ -127,9 +127,11 @@ def tensors(name: str) -> Iterator[tuple[str, Tensor]]:
         yield "unet.conv_in.lora_B.default.weight", filled("", torch.Size((320, 32, 1, 1)))
         yield "vae.encoder.conv_in.lora_A.default.weight", filled("", torch.Size((32, 3, 3, 3)))
         yield "vae.encoder.conv_in.lora_B.default.weight", filled("", torch.Size((128, 32, 1, 1)))
-    elif name == "sdface/prompt":
+    elif name == "sdface/prompt-embeds":
         yield "prompt_embeds", filled("", torch.Size((1, 77, 2048))) * 45
+    elif name == "sdface/text-embeds":
         yield "add_text_embeds", filled("", torch.Size((1, 1280))) * 36
+    elif name == "sdface/time-ids":
         yield "add_time_ids", torch.tensor([[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]])
     elif name == "z-image-turbo/prompt":
         yield "prompt", filled("", torch.Size((8, 2560))) * 50

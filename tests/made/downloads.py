@@ -388,6 +388,19 @@ WRITERS: dict[str, Callable[[Path], Download]] = {
 }
 
 
+# One recipe for each one-step stage.
+ONE_STEP = (
+    "osdface",
+    "omgsr-s",
+    "omgsr-f",
+    "osediff",
+    "pisa-sr",
+    "tadsr",
+    "sdface",
+    "ntire2026/honoraicamera",
+)
+
+
 def _with_prompt(folder: Path) -> dict[str, Path]:
     return {"base": folder / "sd21-base", "prompt-empty": write_prompt(folder / "prompt.safetensors")}
 

@@ -83,6 +83,16 @@ def test_a_sharded_folder_is_one_network(vae: nn.Module, folder: Path) -> None:
         backbones.load_component(folder)
 
 
+@pytest.mark.parametrize("left", [0, 5, 100, -10])
+def test_a_shard_that_was_cut_is_named(left: int, vae: nn.Module, folder: Path) -> None:
+    (folder / f"{STEM}.safetensors").unlink()
+    vae.save_pretrained(folder, max_shard_size="300KB")  # type: ignore[operator]
+    shard = sorted(folder.glob("*-of-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:left])
+    with pytest.raises(WeightsError, match=shard.name):
+        backbones.load_component(folder)
+
+
 @pytest.mark.parametrize("name", [f"{STEM}.fp16.safetensors", f"{STEM}.bin"])
 def test_other_file_names(name: str, vae: nn.Module, folder: Path) -> None:
     state = load_file(folder / f"{STEM}.safetensors")
@@ -160,6 +170,12 @@ def test_weights_that_do_not_fit_are_named(change: Any, kind: str, folder: Path)
         ({"block_out_channels": "wide"}, "describes no AutoencoderKL"),
         ({"norm_num_groups": 7}, "describes no AutoencoderKL"),
         ({"down_block_types": ["Unheard"]}, "describes no AutoencoderKL"),
+        ({"block_out_channels": []}, "describes no AutoencoderKL"),
+        ({"latent_channels": 10**12}, "describes no AutoencoderKL"),
+        ({"act_fn": "os.system"}, "describes no AutoencoderKL"),
+        ({"_class_name": "__init__"}, "known are"),
+        ({"self": 1}, "describes no AutoencoderKL"),
+        ({"__class__": "os.system"}, "describes no AutoencoderKL"),
     ],
 )
 def test_a_config_that_asks_for_something_else_is_refused(
@@ -171,7 +187,15 @@ def test_a_config_that_asks_for_something_else_is_refused(
         backbones.load_component(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
+def test_a_config_that_says_more_than_the_class_takes_changes_nothing(vae: nn.Module, folder: Path) -> None:
+    """Neither code that it names nor other places: they are not looked at."""
+    path = folder / "config.json"
+    more = {"auto_map": {"AutoModel": "evil.Evil"}, "_name_or_path": "/etc/passwd", "extra": {"a": [1]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    assert same(backbones.load_component(folder), vae)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\0", "[" * 100_000])
 def test_a_damaged_config_is_a_typed_error(text: str, folder: Path) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(WeightsError, match=r"config\.json"):

@@ -20,9 +20,9 @@ from facerestore.stages.compose import Chain
 from facerestore.stages.one_step import OneStepConfig
 from facerestore.weights.names import resolve
 from facerestore.weights.store import WeightStore
-from tests.made.downloads import WRITERS, Download, restored, write
+from tests.made.downloads import ONE_STEP, WRITERS, Download, restored, write
 
-# One recipe for each stage, and what makes its configuration one without published adapters.
+# What makes a configuration one without published adapters.
 PLAIN: dict[str, dict[str, Any]] = {
     "osdface": {"lora": None},
     "omgsr-s": {"vae_lora": None, "unet_lora": None},
@@ -44,7 +44,8 @@ def one_step(name: str) -> Iterator[OneStepConfig]:
 
 def test_every_one_step_stage_is_here() -> None:
     kinds = {type(stage) for info in list_recipes() for stage in one_step(info.name)}
-    assert kinds == {type(stage) for name in PLAIN for stage in one_step(name)}
+    assert kinds == {type(stage) for name in ONE_STEP for stage in one_step(name)}
+    assert set(PLAIN) == set(ONE_STEP)
     assert {info.name for info in list_recipes() if any(one_step(info.name))} == set(WRITERS)
 
 

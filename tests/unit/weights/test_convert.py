@@ -25,6 +25,7 @@ from facerestore.core.errors import (
     OutputError,
     WeightsError,
 )
+from facerestore.diffusion.lora import read_adapter
 from facerestore.weights.convert import convert, read_checkpoint
 from facerestore.weights.load import read_tensors
 
@@ -240,7 +241,7 @@ def test_the_scale_that_diffusers_keeps_in_the_header_becomes_a_tensor(tmp_path:
     assert_holds(read_checkpoint(source).tensors, state)
 
 
-@pytest.mark.parametrize("broken", ["no config", "no tensors", "no alpha", "no JSON"])
+@pytest.mark.parametrize("broken", ["no config", "no tensors", "no alpha", "no JSON", "no end"])
 def test_half_a_peft_folder_is_refused(broken: str, tmp_path: Path) -> None:
     folder = peft_folder(tmp_path / "adapter")
     config = folder / "adapter_config.json"
@@ -249,10 +250,42 @@ def test_half_a_peft_folder_is_refused(broken: str, tmp_path: Path) -> None:
     elif broken == "no tensors":
         (folder / "adapter_model.safetensors").unlink()
     else:
-        config.write_text("{" if broken == "no JSON" else "{}")
+        config.write_text({"no JSON": "{", "no end": "[" * 100_000}.get(broken, "{}"))
     with pytest.raises(WeightsError, match=r"no PEFT folder|lora_alpha|no JSON"):
         convert(folder, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lora_alpha": None}, "does not say lora_alpha"),
+        ({"lora_alpha": "8"}, "lora_alpha of mid.to_q is '8', no number"),
+        ({"lora_alpha": True}, "is True, no number"),
+        ({"lora_alpha": float("inf")}, "is inf, no number"),
+        ({"alpha_pattern": "to_q"}, "alpha_pattern is no list of patterns"),
+        ({"alpha_pattern": {"(": 4}}, "alpha_pattern is no list of patterns"),
+        ({"alpha_pattern": {"to_q": []}}, r"lora_alpha of mid.to_q is \[\], no number"),
+        ({"r": 8}, r"says rank 8, but base_model.model.mid.to_q.lora_A.weight has shape \(4, 8\)"),
+        ({"rank_pattern": {"conv1": 2}}, r"says rank 2, but base_model.model.up.conv1.lora_A.weight"),
+        ({"rank_pattern": [1]}, "rank_pattern is no list of patterns"),
+    ],
+)
+def test_settings_that_say_nothing_or_something_else_than_the_tensors_are_refused(
+    settings: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    folder = peft_folder(tmp_path / "adapter", **settings)
+    with pytest.raises(WeightsError, match=words) as caught:
+        read_checkpoint(folder)
+    assert str(folder / "adapter_config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("targets", [None, [], 5, "nothing"])
+def test_which_layers_an_adapter_changes_is_said_by_its_tensors(targets: Any, tmp_path: Path) -> None:
+    """Nothing hangs on the list of targets, which only training needs."""
+    checkpoint = read_checkpoint(peft_folder(tmp_path / "adapter", target_modules=targets))
+    modules = {update.module for update in read_adapter(checkpoint.tensors).updates}
+    assert modules == {"mid.to_q", "up.conv1"}
 
 
 def test_prefixes_are_whole_names_and_must_be_there(tmp_path: Path) -> None:

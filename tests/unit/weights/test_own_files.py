@@ -18,6 +18,7 @@ from facerestore.diffusion import backbones
 from facerestore.diffusion.configs import TINY_SD_VAE
 from facerestore.diffusion.lora import load_adapter
 from facerestore.weights.convert import convert
+from facerestore.weights.names import resolve
 from facerestore.weights.seeded import fill_seeded
 from facerestore.weights.store import WeightStore
 
@@ -115,6 +116,49 @@ def test_only_adapters_may_be_such_folders_and_only_such_folders_adapters(
     (folder / "adapter_config.json").unlink()
     with pytest.raises(WeightsNotFound, match="no file nor a PEFT folder"):
         WeightStore(paths={LORA: folder}).find(LORA)
+
+
+# --- links that lead nowhere --------------------------------------------------------------------------------
+
+
+def test_links_in_a_circle_are_files_that_are_not_there(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a weights folder, as a path, and among the files of a component, where they disturb nothing."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sd21-base").symlink_to(tmp_path / "own")
+    (tmp_path / "own" / "osdface").symlink_to(tmp_path / "own" / "osdface")
+    monkeypatch.setenv("FACERESTORE_WEIGHTS", f"{tmp_path / 'own'}{os.pathsep}{loop}")
+    for name in ("sd21-base/unet", VRE):
+        with pytest.raises(WeightsNotFound, match="is in none of"):
+            WeightStore().find(name)
+        with pytest.raises(WeightsNotFound, match="correct the path"):
+            WeightStore(paths={name: loop}).find(name)
+    with pytest.raises(WeightsNotFound, match="is no folder"):
+        resolve({"base": loop}, ["sd21-base/unet"])
+    with pytest.raises(WeightsError, match="symbolic links"):
+        convert(loop, tmp_path / "out.safetensors")
+
+    vae, folder = backbones.sd_vae(TINY_SD_VAE), tmp_path / "vae"
+    fill_seeded(vae)
+    vae.save_pretrained(folder)
+    store = WeightStore(paths={"sd21-base/vae": folder})
+    before = store.sha256("sd21-base/vae")
+    (folder / "again").symlink_to(folder)
+    for name in ("more.json", "more.safetensors"):
+        (folder / name).symlink_to(folder / name)
+    store = WeightStore(paths={"sd21-base/vae": folder})
+    assert store.sha256("sd21-base/vae") == before
+    assert_holds(
+        backbones.load_component(store.readable("sd21-base/vae")).state_dict(), dict(vae.state_dict())
+    )
+    tensors = folder / "diffusion_pytorch_model.safetensors"
+    tensors.unlink()
+    tensors.symlink_to(tensors)
+    with pytest.raises(WeightsNotFound, match="holds none of"):
+        backbones.load_component(folder)
 
 
 # --- pickles ------------------------------------------------------------------------------------------------
