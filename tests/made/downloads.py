@@ -310,33 +310,36 @@ def sdface_state() -> dict[str, torch.Tensor]:
     return draw(net.state_dict())
 
 
-def write_sdface(folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> Download:
+def write_sdface(
+    folder: Path, state: Mapping[str, torch.Tensor] | None = None, name: str = "sdface"
+) -> Download:
     """SDFace: a checkpoint of BasicSR, the prompt in three files of one tensor each, and SDXL-Turbo.
 
     Args:
         folder: where.
         state: what the checkpoint holds; None for adapters alone. The base model is drawn from its own keys
             otherwise than in the official module, whose weights it gets only in that case.
+        name: of the recipe: SDFace's own, or that of a system which begins with it.
     """
     unet, vae = backbones.sd_unet(TINY_SDXL_UNET), backbones.sd_vae(TINY_SDXL_VAE)
     write_pipeline(folder / "sdxl-turbo", "StableDiffusionXLPipeline", unet=unet, vae=vae)
     if state is None:
         whole = sdface_state()
         own = {key.replace(".base_layer", ""): value for key, value in whole.items() if "lora" not in key}
-        for name, net in (("unet", unet), ("vae", vae)):
-            net.load_state_dict({key: own[f"{name}.{key}"] for key in net.state_dict()})
-            net.save_pretrained(folder / "sdxl-turbo" / name)  # type: ignore[operator]
+        for part, net in (("unet", unet), ("vae", vae)):
+            net.load_state_dict({key: own[f"{part}.{key}"] for key in net.state_dict()})
+            net.save_pretrained(folder / "sdxl-turbo" / part)  # type: ignore[operator]
         state = {key: value for key, value in whole.items() if "lora" in key}
-    models, zoo = (folder / name / "team02_SDFace" for name in ("models", "model_zoo"))
+    models, zoo = (folder / place / "team02_SDFace" for place in ("models", "model_zoo"))
     for place in (models, zoo):
         place.mkdir(parents=True)
     torch.save({"params": dict(state)}, zoo / "net_g_final.pth")
     made: Any = SDFace.Config().tiny().build(WeightStore())
     prompt = {"prompt_embeds": made.tokens, "add_text_embeds": made.pooled, "add_time_ids": made.sizes}
-    for name, tensor in prompt.items():
-        torch.save(tensor, models / f"{name}.pt")
+    for key, tensor in prompt.items():
+        torch.save(tensor, models / f"{key}.pt")
     given = {"base": folder / "sdxl-turbo", "lora": zoo / "net_g_final.pth", "sdface": models}
-    return Download(_sized("sdface"), given)
+    return Download(_sized(name), given)
 
 
 def zimage_turbo(folder: Path) -> tuple[Any, dict[str, Path]]:
@@ -384,6 +387,7 @@ WRITERS: dict[str, Callable[[Path], Download]] = {
     "tadsr": write_tadsr,
     "ntire2026/mipluscv": write_mipluscv,
     "ntire2026/honoraicamera": write_honoraicamera,
+    "ntire2026/yufans": lambda folder: write_sdface(folder, name="ntire2026/yufans"),
     "ntire2026/bvi": lambda folder: write_tadsr(folder, refiner=True),
 }
 

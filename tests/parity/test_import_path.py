@@ -27,6 +27,7 @@ RECORDED = [
     ("ntire2026/bvi", "tadsr", "bvi_500", 2e-5, 2),  # one pickle, of which two parts are taken
     ("omgsr-f", "omgsr_f", "omgsr_f_wide", 1e-5, 0),
     ("sdface", "sdface", "restored", 1e-4, 4),
+    ("ntire2026/yufans", "sdface", "restored", 1e-4, 4),  # its first stage
 ]
 ELSEWHERE = {"osdface": "test_osdface.py, at full size", "zimage": "compared with diffusers, below"}
 

@@ -104,7 +104,7 @@ def test_missing_weights_are_named_all_at_once(
     on_hub = [spec.name for spec in specs if spec.hub]
     assert f"facerestore weights fetch {' '.join(on_hub)}`" in last and "--weights NAME=PATH" in last
     if get(name).status == "train it yourself":
-        assert "train your own" in str(caught.value)
+        assert "trained by the job" in str(caught.value)
 
 
 def test_load_checks_what_it_is_given(tmp_path: Path) -> None:
