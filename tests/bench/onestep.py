@@ -25,6 +25,7 @@ from facerestore.diffusion.x0 import x0_from_eps
 from facerestore.imaging.range import from_signed, to_signed
 from facerestore.stages.omgsr_f import pack, positions
 from facerestore.stages.osdface import OSDFace
+from facerestore.stages.sdface import PROMPT
 from facerestore.weights.store import WeightStore
 
 FACE = REPO / "examples" / "faces" / "hopper_x8.png"
@@ -40,7 +41,7 @@ OSDFACE = (
     "taesd",
 )
 ZIMAGE = ("z-image-turbo/transformer", "z-image-turbo/vae", "z-image-turbo/prompt", "mipluscv/detail-lora")
-SDFACE = ("sdxl-turbo/unet", "sdxl-turbo/vae", "sdface/lora", "sdface/prompt")
+SDFACE = ("sdxl-turbo/unet", "sdxl-turbo/vae", "sdface/lora", *PROMPT)
 NEEDED_GB = 40
 
 
