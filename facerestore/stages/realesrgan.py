@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCALE = 4
 _JUDGED_PX = 16  # a face with a shorter side shows too few edges to measure their blur
-# Beside the weights, for one face that enters at 256 px, measured with `make bench` in bf16 on a CPU.
+# Beside the weights, for one face that enters at 256 px: 0.56 GB in float32 on a CPU.
 _WORK_BYTES = 600_000_000
 
 
