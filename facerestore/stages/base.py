@@ -101,6 +101,9 @@ class Stage(nn.Module, ABC):
         del target, batch
         return iter(())
 
+    def settle(self) -> None:
+        """Rewrite what is only asked from now on, and no longer trained; nothing, for most stages."""
+
     def place(
         self,
         device: torch.device,
@@ -123,6 +126,7 @@ class Stage(nn.Module, ABC):
         Raises:
             UnsupportedDtype: if the device, or a network, does not compute in the dtype.
         """
+        self.settle()
         self.device, self.offload = device, offload
         home = device if offload == "none" else torch.device("cpu")
         placed = list(self.networks(Target(device=device, dtype=dtype), batch))

@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from facerestore.core.errors import KeyMismatch
-from facerestore.core.offload import Need, Offload
-from facerestore.core.precision import DtypeName, Layout, Target
+from facerestore.core.offload import Need
+from facerestore.core.precision import Layout, Target
 from facerestore.core.state import RestorationState
 from facerestore.diffusion.backbones import sd_vae
 from facerestore.diffusion.codec import LatentCodec, Posterior
@@ -232,18 +232,9 @@ class OneStepStage(ImageStage):
                 yield net, layout
         yield self.codec, target.layout("sd_vae", batch)
 
-    def place(
-        self,
-        device: torch.device,
-        dtype: DtypeName,
-        batch: int | None = None,
-        offload: Offload = "none",
-        *,
-        compiled: bool = False,
-    ) -> Self:
-        """Bring every network into its layout; the autoencoder's decoder becomes one that is only asked."""
+    def settle(self) -> None:
+        """Let the decoder upsample without making doubled maps."""
         fold_upsampling(self.codec)
-        return super().place(device, dtype, batch, offload, compiled=compiled)
 
     @abstractmethod
     def step(self, z: Tensor) -> Tensor:
