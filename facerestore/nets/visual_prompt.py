@@ -25,7 +25,8 @@ _GROUPS = 32
 _EPS = 1e-6
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def norm(channels: int) -> nn.GroupNorm:
+    """Of 32 groups, as everywhere in these networks."""
     return nn.GroupNorm(_GROUPS, channels, eps=_EPS)
 
 
@@ -34,9 +35,9 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.norm1 = _norm(inputs)
+        self.norm1 = norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = _norm(outputs)
+        self.norm2 = norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -51,7 +52,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1 = _norm(channels)
+        self.norm1 = norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -91,7 +92,9 @@ class _Level(nn.Module):
         return self.downsample(x)
 
 
-class _Middle(nn.Module):
+class Middle(nn.Module):
+    """Block, attention, block, all of one width."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.block_1 = ResnetBlock(channels, channels)
@@ -99,10 +102,13 @@ class _Middle(nn.Module):
         self.block_2 = ResnetBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) to the same shape."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
+    """From an image (B,3,S,S) to features (B,z_channels,s,s), s = S / 2^(levels-1)."""
+
     def __init__(self, config: "VisualPrompt.Config") -> None:
         super().__init__()
         widths = [config.ch * factor for factor in config.ch_mult]
@@ -111,18 +117,21 @@ class _Encoder(nn.Module):
             _Level(before, width, config.num_res_blocks, last=level == len(widths) - 1)
             for level, (before, width) in enumerate(zip([config.ch, *widths], widths, strict=False))
         )
-        self.mid = _Middle(widths[-1])
-        self.norm_out = _norm(widths[-1])
+        self.mid = Middle(widths[-1])
+        self.norm_out = norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
         hidden = self.conv_in(image)
         for level in self.down:
             hidden = level(hidden)
         return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
 
 
-class _Codebook(nn.Module):
+class Codebook(nn.Module):
+    """The entries that features are compared with, `embedding.weight` (codes,width)."""
+
     def __init__(self, codes: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codes, width)
@@ -177,9 +186,9 @@ class VisualPrompt(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _Encoder(config)
+        self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.code_dim, 1)
-        self.quantize = _Codebook(config.codes, config.code_dim)
+        self.quantize = Codebook(config.codes, config.code_dim)
 
     def features(self, image: Tensor) -> Tensor:
         """What is compared with the codebook.

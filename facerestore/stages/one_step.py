@@ -204,6 +204,21 @@ class OneStepConfig(StageConfig):
         return net
 
 
+@dataclass(frozen=True, slots=True)
+class OneStep:
+    """What one step made of pictures; training looks at all of it, restoring at the picture alone.
+
+    Attributes:
+        image: (B,3,H,W) float32, not clamped to [0,1].
+        z_lq: the scaled latents (B,C,h,w) of what came in, of the padded picture.
+        z_0: the clean ones.
+    """
+
+    image: Tensor
+    z_lq: Tensor
+    z_0: Tensor
+
+
 class OneStepStage(ImageStage):
     """Abstract: encode without adding noise, ask a network once, take its answer by `step`, decode.
 
@@ -249,24 +264,27 @@ class OneStepStage(ImageStage):
 
     def through_latents(
         self, image: Tensor, seeds: tuple[int, ...], step: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Pad by reflection, encode, step, decode and cut; (B,3,H,W) in [0,1] to the same, not clamped."""
+    ) -> OneStep:
+        """Pad by reflection, encode, step, decode and cut pictures (B,3,H,W) in [0,1]."""
         padded = pad_to_multiple(image, self.multiple_px)
         with self.using(self.codec):
-            z = self.codec.encode(padded, seeds, self.config.posterior)
+            z_lq = self.codec.encode(padded, seeds, self.config.posterior)
         with self.using(*(net for net in self.children() if net is not self.codec)):
-            clean = step(z)
+            z_0 = step(z_lq)
         with self.using(self.codec):
-            return cut(self.codec.decode(clean), *image.shape[2:])
+            return OneStep(cut(self.codec.decode(z_0), *image.shape[2:]), z_lq, z_0)
 
-    def restore_batch(self, image: Tensor, seeds: tuple[int, ...]) -> Tensor:
-        """Restore pictures (B,3,H,W) in [0,1] that go together, with one seed each; not clamped."""
+    def one_step(self, image: Tensor, seeds: tuple[int, ...]) -> OneStep:
+        """Restore pictures (B,3,H,W) in [0,1] that go together, at their own size and with one seed each.
+
+        Gradients pass to what is trainable, and to the pictures.
+        """
         return self.through_latents(image, seeds, self.step)
 
     def restore(self, image: Tensor, state: RestorationState) -> Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""
         parts = (slice(start, start + self.layout.batch) for start in range(0, len(image), self.layout.batch))
-        return torch.cat([self.restore_batch(image[part], state.seeds[part]) for part in parts])
+        return torch.cat([self.one_step(image[part], state.seeds[part]).image for part in parts])
 
 
 def require_parts(adapter: Adapter, *, names: Iterable[str], wholes: Iterable[str] = ()) -> None:

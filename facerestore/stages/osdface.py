@@ -21,7 +21,7 @@ from facerestore.imaging.range import to_signed
 from facerestore.imaging.resize import resize
 from facerestore.nets.residual_refiner import ResidualRefiner
 from facerestore.nets.visual_prompt import PromptProjector, VisualPrompt, published_state
-from facerestore.stages.one_step import MADE, OneStepConfig, OneStepStage
+from facerestore.stages.one_step import MADE, OneStep, OneStepConfig, OneStepStage
 from facerestore.weights.load import load_into
 from facerestore.weights.seeded import fill_seeded
 
@@ -204,8 +204,8 @@ class OSDFace(OneStepStage):
         noise = self.unet(self.layout.tensor(z), steps, encoder_hidden_states=prompt, return_dict=False)[0]
         return x0_from_eps(z, self.refined(z, noise), self.alpha_bar)
 
-    def restore_batch(self, image: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
-        """Restore pictures (B,3,H,W) in [0,1] at their own size, with one seed each; not clamped."""
+    def one_step(self, image: torch.Tensor, seeds: tuple[int, ...]) -> OneStep:
+        """Restore pictures (B,3,H,W) in [0,1] at their own size, with one seed each."""
         with self.using(self.prompt, self.projector):
             prompt = self.embed(image)
         return self.through_latents(image, seeds, lambda z: self.step(z, prompt))

@@ -89,7 +89,7 @@ def answers(published: OSDFace) -> dict[str, dict[str, torch.Tensor]]:
             for part, net in parts.items()
         ]
         with torch.no_grad():
-            out = published.restore_batch(published.enter(picture(*size)), (0,))
+            out = published.one_step(published.enter(picture(*size)), (0,)).image
         found[name]["face"] = out[0].clamp(0, 1)
         for hook in hooks:
             hook.remove()
