@@ -11,18 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from facerestore.core.errors import ConfigError
+from facerestore.imaging.tree import PICTURE_ENDINGS, WRITTEN_ENDINGS, pictures_below, real_place
 
 Format = Literal["same", "png", "jpg", "webp"]
-
-_SAME_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
-)
-"""Endings that `--format same` keeps; every other input becomes PNG, which loses nothing."""
-
-PICTURE_ENDINGS = _SAME_ENDINGS | frozenset(
-    {".gif", ".heic", ".heif", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-"""What counts as a picture inside a folder; a file named directly is always tried."""
 
 OWN_NAMES = frozenset({"manifest.jsonl", "sheet.png", "report.html"})
 """What a run itself leaves in its output folder beside the pictures."""
@@ -74,11 +65,11 @@ def plan(
         ConfigError: if there is no picture at all, or an output would replace an input.
     """
     root = Path(output_dir)
-    own = {_identity(root / name) for name in (*earlier_outputs, *OWN_NAMES)}
+    own = {real_place(root / name) for name in (*earlier_outputs, *OWN_NAMES)}
     found: dict[str, tuple[Path, PurePosixPath]] = {}
     given = [os.fspath(entry) for entry in inputs]
     for source, place in _expand(given, root):
-        if _identity(source) not in own:
+        if real_place(source) not in own:
             found.setdefault(os.path.abspath(source), (source, place))  # noqa: PTH100  (links stay what they are)
     if not found:
         raise ConfigError(
@@ -86,9 +77,9 @@ def plan(
             f"{' '.join(sorted(PICTURE_ENDINGS))}"
         )
     items = _name(_with_own_place(list(found.values())), format)
-    sources = {_identity(item.source): item.source for item in items}
+    sources = {real_place(item.source): item.source for item in items}
     for item in items:
-        replaced = sources.get(_identity(root / item.output))
+        replaced = sources.get(real_place(root / item.output))
         if replaced is not None:
             raise ConfigError(
                 f"the output of {item.source} would replace the input {replaced}; choose another folder"
@@ -103,40 +94,9 @@ def _expand(given: list[str], output_dir: Path) -> Iterator[tuple[Path, PurePosi
         matches = sorted(glob(text, recursive=True)) if is_pattern else []  # noqa: PTH207  (absolute ones too)
         for path in map(Path, matches or [text]):
             if path.is_dir():
-                yield from _walk(path, output_dir)
+                yield from pictures_below(path, skip=[output_dir])
             elif not matches or path.suffix.lower() in PICTURE_ENDINGS:
                 yield path, PurePosixPath(path.name)
-
-
-def _walk(top: Path, output_dir: Path) -> list[tuple[Path, PurePosixPath]]:
-    """Every picture below `top`, sorted; real folders before linked ones, each folder once."""
-    seen = {_identity(output_dir)} - {_identity(top)}
-    found: list[tuple[Path, PurePosixPath]] = []
-    real, linked = [top], list[Path]()
-    while real or linked:
-        folder = real.pop() if real else linked.pop(0)
-        if _identity(folder) in seen:
-            continue
-        seen.add(_identity(folder))
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:  # kept, so that reading it fails by name
-            found.append((folder, PurePosixPath(folder.name)))
-            continue
-        for entry in entries:
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                continue
-            if path.is_dir():  # `entry.is_dir()` raises for a link to itself
-                (linked if entry.is_symlink() else real).append(path)
-            elif path.suffix.lower() in PICTURE_ENDINGS:
-                found.append((path, PurePosixPath(path.relative_to(top).as_posix())))
-    return sorted(found, key=lambda pair: pair[1].parts)
-
-
-def _identity(path: Path) -> str:
-    """The place on disk that a path leads to, equal for equal places."""
-    return os.path.normcase(os.path.realpath(path))
 
 
 def _folded(name: PurePosixPath) -> str:
@@ -191,4 +151,4 @@ def _appended(place: PurePosixPath, format: Format) -> PurePosixPath:
 def _ending(place: PurePosixPath, format: Format) -> str:
     if format != "same":
         return f".{format}"
-    return place.suffix if place.suffix.lower() in _SAME_ENDINGS else ".png"
+    return place.suffix if place.suffix.lower() in WRITTEN_ENDINGS else ".png"

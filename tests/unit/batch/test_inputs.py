@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from facerestore.batch.inputs import PICTURE_ENDINGS, plan
+from facerestore.batch.inputs import plan
 from facerestore.core.errors import ConfigError
+from facerestore.imaging.tree import PICTURE_ENDINGS
 from facerestore.imaging.write import write_image
 
 
