@@ -1,13 +1,14 @@
-"""Stand-ins for what training frameworks leave in a checkpoint beside its tensors.
+"""Stand-ins for what training frameworks and numpy leave in a pickled file beside its tensors.
 
 A pickle names classes and functions; opening it with `weights_only=True` refuses all but torch's own, and
 Lightning also writes hyper-parameters, settings and callbacks. Those names, and no others, are answered with
 the inert classes of this module: nothing of the frameworks is imported, nothing of the file is executed, and
-what the stand-ins are given is thrown away.
+what the stand-ins are given is thrown away. Only single numbers of numpy are kept, as plain ones.
 """
 
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,13 @@ _FAMILIES = frozenset(
     {"argparse", "omegaconf", "pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities"}
 )
 _NAMES = frozenset(
-    {"typing.Any", "pathlib.PosixPath", "pathlib.WindowsPath", "numpy.dtype"}
-    | {f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")}
+    {"typing.Any", "pathlib.PosixPath", "pathlib.WindowsPath"}
     | {f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "set", "str", "tuple")}
 )
 # Protocol 2, which torch writes, calls them as Python 2 did.
 _OLD_NAMES = {"__builtin__.long": "builtins.int", "__builtin__.unicode": "builtins.str"}
+_SCALARS = frozenset(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))
+_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, names of the storages
 
 
@@ -48,6 +50,28 @@ class LeftoverDict:
         return {}
 
 
+class NumpyType:
+    """Keeps the code of a dtype, such as `f8`, and its byte order."""
+
+    def __init__(self, code: object = "", *arguments: Any) -> None:
+        self.code, self.order = str(code), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the byte order from what numpy keeps."""
+        if isinstance(state, tuple) and state[1:2] == (">",):
+            self.order = ">"
+
+
+def numpy_number(kind: object = None, content: object = None) -> int | float | bool | Leftover:
+    """The number that numpy keeps as these bytes; anything else is left over."""
+    if isinstance(kind, NumpyType) and kind.code in _FORMATS and isinstance(content, bytes):
+        try:
+            return struct.unpack(kind.order + _FORMATS[kind.code], content)[0]
+        except struct.error:  # of another length
+            return Leftover()
+    return Leftover()
+
+
 def stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """What to answer for the framework names in a pickled file, for `torch.serialization.safe_globals`.
 
@@ -59,6 +83,10 @@ def stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any],
         # Dictionaries get items while they are unpickled, which torch allows for plain ones alone.
         if name == "collections.defaultdict" or name.endswith(".AttributeDict"):
             answers.append((LeftoverDict, name))
+        elif name == "numpy.dtype":
+            answers.append((NumpyType, name))
+        elif name in _SCALARS:
+            answers.append((numpy_number, name))
         elif name in _NAMES or name.partition(".")[0] in _FAMILIES:
             answers.append((Leftover, name))
     return answers
