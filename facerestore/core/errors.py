@@ -142,6 +142,14 @@ class UnsupportedImage(ImageError):
     """A picture of a kind that the installed packages cannot read or write."""
 
 
+class DataError(FaceRestoreError, ValueError):
+    """A data set, or what belongs to it, cannot be used as it is; the message names the file."""
+
+
+class EmptyDataset(DataError):
+    """A data set has no usable picture; the message says what was skipped, and why."""
+
+
 class OutputError(FaceRestoreError, OSError):
     """An output cannot be written: no permission, a full disk, a name that is taken."""
 
