@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facerestore.cli import demo, doctor, recipes, restore, weights
+from facerestore.cli import data, demo, doctor, recipes, restore, weights
 from facerestore.cli.console import INTERRUPTED
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("restore")(restore.restore)
 app.command("recipes")(recipes.recipes)
 app.add_typer(weights.app, name="weights")
+app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 app.command("demo", hidden=True)(demo.demo)
 

@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,7 +11,7 @@ from torch import nn
 
 from facerestore.core.errors import KeyMismatch, WeightsError, WeightsNotFound
 from facerestore.nets.rrdbnet import RRDBNet
-from facerestore.weights.load import load_into, read_tensors
+from facerestore.weights.load import load_into, read_pickle, read_tensors
 from facerestore.weights.store import WeightStore
 
 
@@ -154,3 +155,16 @@ def test_a_network_of_the_users_own_is_checked_against_the_architecture(tmp_path
     load_into(tiny(1), state, "mine.pth")
     with pytest.raises(KeyMismatch):
         load_into(RRDBNet(RRDBNet.Config(num_block=2, num_feat=8, num_grow_ch=4)), state, "mine.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_single_numbers_of_numpy_become_plain_ones(legacy: bool, tmp_path: Path) -> None:
+    kinds = (np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_)
+    content = {kind.__name__: [kind(1), kind(0)] for kind in kinds} | {"big": [np.dtype(">f8").type(2.5)]}
+    content["exact"] = [np.float64(0.1) + np.float64(0.2)]
+    torch.save(content, tmp_path / "numbers.pth", _use_new_zipfile_serialization=not legacy)
+    read = read_pickle(tmp_path / "numbers.pth")
+    assert read == {name: [number.item() for number in numbers] for name, numbers in content.items()}
+    assert {type(number) for numbers in read.values() for number in numbers} == {float, int, bool}
+    torch.save({"text": np.str_("no number"), "wide": np.longdouble(1)}, tmp_path / "other.pth")
+    assert not {type(value) for value in read_pickle(tmp_path / "other.pth").values()} & {str, float}
