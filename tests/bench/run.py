@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from data import data
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
 from onestep import onestep
 from PIL import Image
@@ -210,6 +211,7 @@ def starting() -> Iterator[Row]:
 PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
     "starting": lambda folder, weights: starting(),
     "memory": lambda folder, weights: memory(folder),
+    "data": lambda folder, weights: data(folder),
     "layouts": lambda folder, weights: layouts(),
     "aligned": lambda folder, weights: aligned(),
     "zimage": lambda folder, weights: zimage(),
