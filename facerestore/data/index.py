@@ -54,19 +54,16 @@ class Place:
             )
         return content
 
-    def picture(self, content: bytes | None = None) -> Photo:
+    def picture(self) -> Photo:
         """The picture, upright, in its own colours.
-
-        Args:
-            content: the bytes, if they were read already.
 
         Raises:
             ImageError: if there is none that can be read; the message names it.
         """
-        if content is None and self.size is None:
+        if self.size is None:
             return read_image(self.path)
         try:
-            return read_image(self.content() if content is None else content)
+            return read_image(self.content())
         except ImageError as error:
             raise type(error)(str(error).replace("<bytes>", str(self), 1)) from error
 

@@ -31,8 +31,9 @@ def batches(
 
     A sample follows from the seed of the order and its position alone; so `start` is all that a resume
     needs, and N processes with a batch b see in each step what one sees with N * b. Threads are ended when
-    the generator is closed, stopped by an error, or collected. Decoding pictures lets other threads run, so
-    that threads do here what processes are used for elsewhere, without copies.
+    the generator is closed, stopped by an error, or collected. What costs time in reading and in training
+    runs outside of Python's lock (of the decoders all but WebP's), so that threads do here what processes are
+    used for elsewhere, without copies.
 
     Args:
         dataset: what is read.

@@ -41,7 +41,7 @@ class Measures:
         blur_px: width of its edges in such a crop of 512 px; sharp faces have 1.5, see `edge_blur_px`.
         grain: of the crop, in units of [0,1], see `imaging.sharpness.grain`.
         yaw_deg: how far it looks to the right of the picture, negative to the left; an estimate.
-        pitch_deg: how far it looks down, negative up; an estimate.
+        pitch_deg: how far it looks down, negative up; an estimate, in which a broad smile counts as down.
         roll_deg: how far it is turned clockwise in the plane of the picture.
     """
 

@@ -154,11 +154,9 @@ def _known_or_seen(place: Place, known: dict[str, Any], new: dict[str, list[Any]
     entry = known.get(name)
     if isinstance(entry, list) and len(entry) == 2 + len(fields(_Seen)) and entry[:2] == state:
         return _Seen(*entry[2:])
-    content = place.content()
-    photo = place.picture(content)
-    seen = _Seen(
-        photo.width, photo.height, photo.is_grey, hashlib.sha256(content).hexdigest(), difference_hash(photo)
-    )
+    photo = place.picture()
+    digest = hashlib.sha256(place.content()).hexdigest()
+    seen = _Seen(photo.width, photo.height, photo.is_grey, digest, difference_hash(photo))
     new[name] = [*state, *asdict(seen).values()]
     return seen
 

@@ -103,7 +103,10 @@ def to_srgb(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Pixels:
     """
     if icc_profile is not None and profile_kind(icc_profile, mode) == "other":
         return _convert(reduce_to_8bit(pixels), icc_profile, mode, inward=True).astype(np.float32) / 255
-    values = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    values = pixels.astype(np.float32)
+    values /= np.iinfo(
+        pixels.dtype
+    ).max  # in place: the memory of another picture costs as long as the division
     if mode == "L":
         return np.repeat(values, 3, axis=2)
     if mode == "CMYK":

@@ -124,8 +124,10 @@ class Photo:
         if MODES[self.mode][0] == "L":
             return True
         step = max(1, max(self.height, self.width) // _GREY_SAMPLE_SIDE)
-        srgb = self._srgb(self.pixels[::step, ::step])
-        return float((srgb.max(axis=2) - srgb.min(axis=2)).max()) <= 1.5 / 255
+        red, green, blue = np.moveaxis(self._srgb(self.pixels[::step, ::step]), 2, 0)
+        # Not `max(axis=2)`, which takes ten times as long along three values.
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+        return float(spread.max()) <= 1.5 / 255
 
     def srgb(self, box: Box | None = None) -> torch.Tensor:
         """A region in sRGB; alpha is ignored, and only the region is touched.
