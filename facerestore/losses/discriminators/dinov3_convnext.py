@@ -105,8 +105,8 @@ class ConvNeXtDiscriminator(nn.Module):
 
     The heads' spectral normalisation does one power iteration in every pass in train mode, as published, and
     begins at random vectors: logits of new heads mean nothing in eval mode. They are judged by
-    `losses.adversarial` of kind `soft_label`, after `losses.diffaugment`. The published training also adds the
-    gradients of the generator's step to the discriminator; freeze it there instead.
+    `losses.adversarial` of kind `soft_label`, after `losses.diffaugment`. The published training also adds
+    the gradients of the generator's step to the discriminator; freeze it there instead.
 
     Args:
         backbone: the frozen network.
