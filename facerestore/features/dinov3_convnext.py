@@ -21,7 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-class DINOv3ConvNeXt(nn.Module):
+class DinoV3ConvNeXt(nn.Module):
     """Describes pictures; frozen, and differentiable with respect to them.
 
     Args:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facerestore.core.errors import ShapeError
-from facerestore.features.dinov3_convnext import DINOv3ConvNeXt
+from facerestore.features.dinov3_convnext import DinoV3ConvNeXt
 from facerestore.nets.convnext import Size
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Dv3D(nn.Module):
 
     pool: Tensor
 
-    def __init__(self, backbone: DINOv3ConvNeXt) -> None:
+    def __init__(self, backbone: DinoV3ConvNeXt) -> None:
         super().__init__()
         self.backbone = backbone
         taps = torch.tensor([0.5, 1.0, 0.5])
@@ -58,12 +58,12 @@ class Dv3D(nn.Module):
             ConfigError: if there is no such size.
             WeightsError: if the file is not there, damaged, or of another size.
         """
-        return cls(DINOv3ConvNeXt.load(store, size))
+        return cls(DinoV3ConvNeXt.load(store, size))
 
     @classmethod
     def tiny(cls) -> Self:
         """A small one with made weights; for tests."""
-        return cls(DINOv3ConvNeXt.tiny())
+        return cls(DinoV3ConvNeXt.tiny())
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The picture itself and three pooled maps of it, for `distance`.
@@ -106,7 +106,8 @@ def distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 def _alike(x: Tensor, y: Tensor) -> Tensor:
-    """Two for each channel in which two maps (B,C,H,W) are equal: (B,)."""
+    """Two for each channel in which two maps (B,C,H,W) are equal: (B,), in float32 or wider."""
+    x, y = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (x, y))
     mean_x, mean_y = x.mean((2, 3)), y.mean((2, 3))
     # From deviations: E[xy] - E[x]E[y] of the original loses digits where the mean is large.
     away_x, away_y = x - mean_x[..., None, None], y - mean_y[..., None, None]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facerestore.features.dinov3_convnext import DINOv3ConvNeXt
+from facerestore.features.dinov3_convnext import DinoV3ConvNeXt
 from facerestore.features.dv3d import Dv3D
 from facerestore.losses.adversarial import discriminator_loss, generator_loss
-from facerestore.losses.discriminators.dinov3_convnext import ConvNeXtDiscriminator, ConvNeXtHeads
+from facerestore.losses.discriminators.dinov3_convnext import DinoV3Discriminator, DinoV3Heads
 from facerestore.nets.convnext import ConvNeXt, Size, published_state
 from facerestore.weights.seeded import fill_seeded
 
@@ -34,14 +34,14 @@ def layout(state: Mapping[str, torch.Tensor]) -> str:
 
 
 @pytest.fixture(scope="module")
-def backbone() -> DINOv3ConvNeXt:
+def backbone() -> DinoV3ConvNeXt:
     net = ConvNeXt(ConvNeXt.Config(depths=(1, 2, 1), widths=WIDTHS))
     fill_seeded(net)
     with torch.no_grad():
         for name, tensor in net.named_parameters():
             if tensor.ndim == 1 and not name.endswith("bias"):
                 tensor.add_(1)
-    return DINOv3ConvNeXt(net)
+    return DinoV3ConvNeXt(net)
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,12 +51,12 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     return first, second
 
 
-def test_maps_equal_the_original(backbone: DINOv3ConvNeXt) -> None:
+def test_maps_equal_the_original(backbone: DinoV3ConvNeXt) -> None:
     for stage, level in enumerate(backbone(pictures()[0])):
         torch.testing.assert_close(level[:, ::8], RECORDED[f"map{stage}"], atol=1e-5, rtol=0)
 
 
-def test_dv3d_and_its_pooled_maps_equal_the_original(backbone: DINOv3ConvNeXt) -> None:
+def test_dv3d_and_its_pooled_maps_equal_the_original(backbone: DinoV3ConvNeXt) -> None:
     dv3d, (first, second) = Dv3D(backbone), pictures()
     for stage, level in enumerate(dv3d.features(first)[1:]):
         torch.testing.assert_close(level[:, ::8], RECORDED[f"dv3d_map{stage}"], atol=1e-5, rtol=0)
@@ -65,7 +65,7 @@ def test_dv3d_and_its_pooled_maps_equal_the_original(backbone: DINOv3ConvNeXt) -
 
 @pytest.mark.parametrize("image_px", [512, 1024])
 def test_three_passes_of_the_heads_and_their_losses_equal_the_original(image_px: Any) -> None:
-    heads = ConvNeXtHeads(ConvNeXtHeads.Config(widths=WIDTHS, image_px=image_px))
+    heads = DinoV3Heads(DinoV3Heads.Config(widths=WIDTHS, image_px=image_px))
     fill_seeded(heads)
     maps = [
         torch.randn(
@@ -85,9 +85,9 @@ def test_three_passes_of_the_heads_and_their_losses_equal_the_original(image_px:
     torch.testing.assert_close(both, on_real + on_fake, atol=1e-6, rtol=0)
 
 
-def test_the_whole_discriminator_equals_the_original(backbone: DINOv3ConvNeXt) -> None:
+def test_the_whole_discriminator_equals_the_original(backbone: DinoV3ConvNeXt) -> None:
     """Real, fake and generator's pass of one picture, in this order, in train mode."""
-    discriminator = ConvNeXtDiscriminator(backbone, ConvNeXtHeads(ConvNeXtHeads.Config(widths=WIDTHS)))
+    discriminator = DinoV3Discriminator(backbone, DinoV3Heads(DinoV3Heads.Config(widths=WIDTHS)))
     fill_seeded(discriminator.decoders)
     discriminator.train()
     image = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(5))
@@ -110,7 +110,7 @@ def test_every_size_has_the_official_keys_and_shapes(size: Size) -> None:
 
 @pytest.mark.parametrize("image_px", list(OFFICIAL_HEADS))
 def test_heads_have_the_official_keys_shapes_and_number_of_parameters(image_px: Any) -> None:
-    heads = ConvNeXtHeads(ConvNeXtHeads.Config(image_px=image_px))
+    heads = DinoV3Heads(DinoV3Heads.Config(image_px=image_px))
     parameters = sum(tensor.numel() for tensor in heads.parameters())
     assert (parameters, layout(heads.state_dict())) == OFFICIAL_HEADS[image_px]
     assert "decoders.2.1.weight_orig" in heads.state_dict()  # old-style spectral normalisation

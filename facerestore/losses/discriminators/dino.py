@@ -39,7 +39,7 @@ class _Head(nn.Module):
         return self.logit(hidden)
 
 
-class DinoDiscriminator(nn.Module):
+class DinoV2Discriminator(nn.Module):
     """Judges pictures patch by patch at several depths of a frozen network; gradients pass through it.
 
     R1 is taken at what the heads read, `r1_penalty(score(features), features)`: attention has no second
@@ -63,7 +63,7 @@ class DinoDiscriminator(nn.Module):
 
         def __post_init__(self) -> None:
             if self.width < 1:
-                raise ConfigError(f"DinoDiscriminator: the width must be 1 or more, got {self.width}")
+                raise ConfigError(f"DinoV2Discriminator: the width must be 1 or more, got {self.width}")
 
     def __init__(self, backbone: DinoV2, config: Config) -> None:
         super().__init__()

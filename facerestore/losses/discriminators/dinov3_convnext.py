@@ -15,7 +15,7 @@ from torch.nn.utils import spectral_norm
 
 from facerestore.core.config import Config as BaseConfig
 from facerestore.core.errors import ConfigError, ShapeError
-from facerestore.features.dinov3_convnext import DINOv3ConvNeXt
+from facerestore.features.dinov3_convnext import DinoV3ConvNeXt
 from facerestore.nets.convnext import Size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class BlurPool(nn.Module):
         return F.conv2d(x, self.filt, stride=2, padding=1, groups=x.shape[1])
 
 
-class ConvNeXtHeads(nn.Module):
+class DinoV3Heads(nn.Module):
     """One head a level, of layers that blur, convolve (spectrally normalised) and bend."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def _head(width: int, layers: Layers) -> nn.Sequential:
     return nn.Sequential(*head, BlurPool(width), spectral_norm(nn.Conv2d(width, 1, 1)))
 
 
-class ConvNeXtDiscriminator(nn.Module):
+class DinoV3Discriminator(nn.Module):
     """Judges pictures by three maps of a frozen network; gradients pass through it to the generator.
 
     The heads' spectral normalisation does one power iteration in every pass in train mode, as published, and
@@ -120,7 +120,7 @@ class ConvNeXtDiscriminator(nn.Module):
         logits, three passes in train mode, and losses. Keys below `decoders` are the official ones.
     """
 
-    def __init__(self, backbone: DINOv3ConvNeXt, heads: ConvNeXtHeads) -> None:
+    def __init__(self, backbone: DinoV3ConvNeXt, heads: DinoV3Heads) -> None:
         super().__init__()
         if heads.config.widths != backbone.widths:
             raise ConfigError(f"heads of widths {heads.config.widths} on maps of {backbone.widths}")
@@ -135,19 +135,19 @@ class ConvNeXtDiscriminator(nn.Module):
             ConfigError: if there is no such size.
             WeightsError: if the file is not there, damaged, or of another size.
         """
-        return cls._on(DINOv3ConvNeXt.load(store, size), image_px)
+        return cls._on(DinoV3ConvNeXt.load(store, size), image_px)
 
     @classmethod
     def tiny(cls) -> Self:
         """New heads on a small network with made weights; for tests."""
-        return cls._on(DINOv3ConvNeXt.tiny(), 512)
+        return cls._on(DinoV3ConvNeXt.tiny(), 512)
 
     @classmethod
-    def _on(cls, backbone: DINOv3ConvNeXt, image_px: Literal[512, 1024]) -> Self:
-        return cls(backbone, ConvNeXtHeads(ConvNeXtHeads.Config(widths=backbone.widths, image_px=image_px)))
+    def _on(cls, backbone: DinoV3ConvNeXt, image_px: Literal[512, 1024]) -> Self:
+        return cls(backbone, DinoV3Heads(DinoV3Heads.Config(widths=backbone.widths, image_px=image_px)))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """What the heads read of pictures (B,3,H,W) in [0,1]: three maps; see `DINOv3ConvNeXt`.
+        """What the heads read of pictures (B,3,H,W) in [0,1]: three maps; see `DinoV3ConvNeXt`.
 
         Raises:
             ShapeError: if they are smaller than `image_px`, or no pictures.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from facerestore.core.errors import KeyMismatch, ShapeError, WeightsNotFound
-from facerestore.features.dinov3_convnext import DINOv3ConvNeXt
+from facerestore.features.dinov3_convnext import DinoV3ConvNeXt
 from facerestore.features.dv3d import Dv3D, distance
 from facerestore.nets.convnext import ConvNeXt
 from facerestore.weights.store import WeightStore
@@ -20,7 +20,7 @@ def images(count: int = 2, side: int = 48) -> torch.Tensor:
 
 
 def test_it_is_frozen_whatever_it_is_part_of_and_gradients_pass() -> None:
-    eye = DINOv3ConvNeXt.tiny()
+    eye = DinoV3ConvNeXt.tiny()
     nn.Sequential(eye).train()
     assert not eye.training and not any(tensor.requires_grad for tensor in eye.parameters())
     pictures = images().requires_grad_()
@@ -29,7 +29,7 @@ def test_it_is_frozen_whatever_it_is_part_of_and_gradients_pass() -> None:
 
 
 def test_it_sees_the_colours_of_imagenet_as_zero() -> None:
-    eye = DINOv3ConvNeXt.tiny()
+    eye = DinoV3ConvNeXt.tiny()
     seen: list[torch.Tensor] = []
     eye.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -82,7 +82,7 @@ def test_gradient_of_the_distance() -> None:
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 15, 32)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="16 px"):
-        DINOv3ConvNeXt.tiny()(torch.zeros(shape))
+        DinoV3ConvNeXt.tiny()(torch.zeros(shape))
     with pytest.raises(ShapeError, match="one shape"):
         Dv3D.tiny()(torch.zeros(1, 3, 32, 32), torch.zeros(shape))
 
@@ -96,9 +96,9 @@ def test_weights_are_read_by_their_size_and_others_refused(tmp_path: Path) -> No
         keys = ConvNeXt(ConvNeXt.Config.of("tiny")).state_dict()
     state = {key: torch.full(tensor.shape, 0.5) for key, tensor in keys.items()}
     save_file(state | {"norm.weight": torch.ones(768)}, path)
-    eye = DINOv3ConvNeXt.load(store, "tiny")
+    eye = DinoV3ConvNeXt.load(store, "tiny")
     assert all(bool((tensor == 0.5).all()) for tensor in eye.net.state_dict().values())
     assert not any(tensor.requires_grad for tensor in eye.parameters())
     save_file(state | {"stages.0.0.gamma": torch.ones(95)}, path)
     with pytest.raises(KeyMismatch, match="1 misshapen"):
-        DINOv3ConvNeXt.load(store, "tiny")
+        DinoV3ConvNeXt.load(store, "tiny")

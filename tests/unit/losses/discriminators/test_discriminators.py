@@ -8,15 +8,15 @@ import torch
 
 from facerestore.core.errors import ConfigError, ShapeError
 from facerestore.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
-from facerestore.losses.discriminators.dino import DinoDiscriminator
-from facerestore.losses.discriminators.dinov3_convnext import ConvNeXtDiscriminator, ConvNeXtHeads
+from facerestore.losses.discriminators.dino import DinoV2Discriminator
+from facerestore.losses.discriminators.dinov3_convnext import DinoV3Discriminator, DinoV3Heads
 from facerestore.losses.discriminators.patch import PatchDiscriminator
 from facerestore.losses.discriminators.roi import ComponentDiscriminator
 
 # Name: how one is made, side of its pictures, and the maps of logits.
 KINDS: dict[str, tuple[Callable[[], Any], int, list[tuple[int, ...]]]] = {
-    "dino": (DinoDiscriminator.tiny, 56, [(1, 4, 4)] * 4),
-    "dinov3": (ConvNeXtDiscriminator.tiny, 512, [(1, 1, 1)] * 3),
+    "dino": (DinoV2Discriminator.tiny, 56, [(1, 4, 4)] * 4),
+    "dinov3": (DinoV3Discriminator.tiny, 512, [(1, 1, 1)] * 3),
     "patch": (PatchDiscriminator.tiny, 32, [(1, 6, 6)]),
     "component": (ComponentDiscriminator.tiny, 24, [(1, 6, 6)]),
 }
@@ -123,16 +123,16 @@ def test_other_shapes_are_refused(kind: str, shape: tuple[int, ...]) -> None:
 
 def test_heads_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="512, 1024 px"):
-        ConvNeXtHeads.Config(image_px=256)  # type: ignore[arg-type]
+        DinoV3Heads.Config(image_px=256)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="three widths"):
-        ConvNeXtHeads.Config(widths=(8, 16))
-    heads = ConvNeXtHeads(ConvNeXtHeads.Config(widths=(8, 16, 16)))
+        DinoV3Heads.Config(widths=(8, 16))
+    heads = DinoV3Heads(DinoV3Heads.Config(widths=(8, 16, 16)))
     with pytest.raises(ConfigError, match="maps of"):
-        ConvNeXtDiscriminator(ConvNeXtDiscriminator.tiny().backbone, heads)
+        DinoV3Discriminator(DinoV3Discriminator.tiny().backbone, heads)
 
 
 @pytest.mark.parametrize(
-    "config", [DinoDiscriminator.Config, PatchDiscriminator.Config, ComponentDiscriminator.Config]
+    "config", [DinoV2Discriminator.Config, PatchDiscriminator.Config, ComponentDiscriminator.Config]
 )
 def test_widths_below_one_are_refused(config: Any) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
