@@ -149,3 +149,10 @@ def test_patches_of_seventy_pixels_decide_a_logit() -> None:
     assert images.grad is not None
     touched = images.grad[0].abs().sum(0) > 0
     assert int(touched.any(0).sum()) == int(touched.any(1).sum()) == 70
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dinov3"])  # at 512 px it takes seconds
+def test_gradients_of_pictures(kind: str) -> None:
+    net = make(kind).double().eval()
+    images = pictures(kind, 1).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: tuple(net(x)), images, fast_mode=True)

@@ -118,3 +118,9 @@ def test_what_does_not_fit_is_refused(sd21: LatentDiscriminator) -> None:
         LatentDiscriminator.Config(rank=-1)
     with pytest.raises(WeightsNotFound, match="sd21-base/unet"):
         LatentDiscriminator.load(WeightStore())
+
+
+def test_gradients_of_latents() -> None:
+    net, (z, noise, prompt) = make().double().eval(), (each.double() for each in latents())
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: net(x, TIMESTEPS, noise, prompt)[0], z, fast_mode=True)
