@@ -20,3 +20,21 @@ def fill_seeded(net: nn.Module) -> None:
             generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
             spread = 1 / math.sqrt(tensor[0].numel()) if tensor.ndim > 1 else 0.02
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
+
+
+def fill_seeded_norms(net: nn.Module) -> None:
+    """As `fill_seeded`, for networks with batch normalisation.
+
+    Factors and variances come to lie near 1 and the slopes of activations near 1/4, so that signals neither
+    die out nor stop being numbers.
+    """
+    fill_seeded(net)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                if module.running_var is not None:
+                    module.running_var.abs_().add_(1)
+                if module.affine:
+                    module.weight.add_(1)
+            elif isinstance(module, nn.PReLU):
+                module.weight.add_(0.25)
