@@ -2,9 +2,13 @@
 
 import math
 import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def fill_seeded(net: nn.Module) -> None:
@@ -38,3 +42,16 @@ def fill_seeded_norms(net: nn.Module) -> None:
                     module.weight.add_(1)
             elif isinstance(module, nn.PReLU):
                 module.weight.add_(0.25)
+
+
+def made(build: Callable[[], Net]) -> Net:
+    """A frozen network in eval mode with made weights; building it draws nothing from torch's generator.
+
+    Args:
+        build: makes it, with all that it holds in its state.
+    """
+    with torch.device("meta"):
+        net = build()
+    net.to_empty(device="cpu")
+    fill_seeded(net)
+    return net.eval().requires_grad_(False)
