@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facerestore.core.errors import ConfigError, ShapeError
+from facerestore.features.imagenet import MEAN_RGB, STD_RGB
 from facerestore.features.towers import Tower, load_tower, made_tower
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
 SMALL, BASE = "dinov2-small", "dinov2-base"
-MEAN_RGB = (0.485, 0.456, 0.406)
-STD_RGB = (0.229, 0.224, 0.225)
 _ATTENTION = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 TOWER = Tower(
     "Dinov2Model",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from facerestore.core.errors import ConfigError, ShapeError
+from facerestore.features.imagenet import MEAN_RGB, STD_RGB
 from facerestore.nets.vgg import Vgg
 from facerestore.weights.load import load_into
 from facerestore.weights.seeded import made
@@ -14,8 +15,6 @@ from facerestore.weights.seeded import made
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
-MEAN_RGB = (0.485, 0.456, 0.406)
-STD_RGB = (0.229, 0.224, 0.225)
 LEAST_PX = 16
 """Smaller pictures are gone before the last block."""
 

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS against the packages that published them, on the same weights of the network."""
+"""LPIPS, DISTS and the network of FID against the packages that published them, on the same weights."""
 
 from types import SimpleNamespace
 
@@ -9,8 +9,10 @@ from torchvision.models import vgg
 
 from facerestore.features.dists import Dists
 from facerestore.features.edges import EdgeAware, edges
+from facerestore.features.inception import FidFeatures
 from facerestore.features.lpips import Lpips, published_heads
 from facerestore.nets.alexnet import AlexNet
+from facerestore.nets.fid_inception import FidInception
 from facerestore.nets.vgg import Vgg
 from facerestore.weights.seeded import made
 from facerestore.weights.store import WeightStore
@@ -101,3 +103,27 @@ def test_lpips(trunk, net, images, monkeypatch):
         found = Lpips(small, published_heads(trunk))(*images)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     assert expected[1] > expected[0] > 0
+
+
+def test_network_of_fid(images, monkeypatch):
+    inception = pytest.importorskip(
+        "pyiqa.archs.inception", reason="pyiqa is not installed; it comes with the extra metrics"
+    )
+    net = made(lambda: FidInception(FidInception.Config()))
+    for key, tensor in net.state_dict().items():
+        if key.endswith(("running_var", "bn.weight")):
+            tensor.copy_(1 + tensor)
+        elif key.endswith("conv.weight"):
+            tensor.mul_(2**0.5)
+
+    def load(official: torch.nn.Module, url: str) -> None:
+        missing, unexpected = official.load_state_dict(net.state_dict(), strict=False)
+        assert not unexpected and all("fc." in key or "num_batches" in key for key in missing)
+
+    monkeypatch.setattr(inception, "load_pretrained_network", load)
+    official = inception.InceptionV3().eval()
+    with torch.no_grad():
+        (expected,) = official(images[0], resize_input=True, normalize_input=True)
+        found = FidFeatures(net)(images[0])
+    assert found.shape == (2, 2048) and found.std() > 0.05
+    torch.testing.assert_close(found, expected[:, :, 0, 0], atol=1e-5, rtol=1e-4)
