@@ -43,7 +43,7 @@ def test_module_loads_no_torch(module: str):
     assert "torch" not in loaded(f"import facerestore.{module}", HEAVY)
 
 
-@pytest.mark.parametrize("module", ["pipeline", "recipes", "stages.realesrgan", "batch", "report"])
+@pytest.mark.parametrize("module", ["pipeline", "recipes", "stages.realesrgan", "batch", "report", "losses"])
 def test_restoring_loads_only_what_it_uses(module: str):
     assert loaded(f"import facerestore.{module}", NEVER_FOR_RESTORING) == set()
 
