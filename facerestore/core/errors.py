@@ -4,7 +4,7 @@ Each class also subclasses the builtin that a caller would expect, so `except Va
 A message says what was expected, what came, and what to do next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class FaceRestoreError(Exception):
@@ -159,3 +159,40 @@ class OutputError(FaceRestoreError, OSError):
 
 class OutputLocked(OutputError):
     """Another run is writing into the same folder."""
+
+
+class TrainingError(FaceRestoreError):
+    """A training run cannot go on."""
+
+
+class TrainingDiverged(TrainingError, ArithmeticError):
+    """A term of the objective is not finite.
+
+    Attributes:
+        term: name of the term.
+        step: number of the optimiser's step, where it is known.
+    """
+
+    def __init__(self, term: str, step: int | None = None) -> None:
+        self.term = term
+        self.step = step
+        when = "" if step is None else f" at step {step}"
+        super().__init__(
+            f"the loss term {term!r} is not finite{when}; lower the learning rate or the term's weight, or "
+            "look at the pictures of that step. What was saved before it is intact"
+        )
+
+
+class ResumeMismatch(TrainingError, ValueError):
+    """A run was begun with other settings than those it is to go on with.
+
+    Attributes:
+        fields: what differs by name, as it was saved and as it is now.
+    """
+
+    def __init__(self, folder: object, fields: Mapping[str, tuple[object, object]]) -> None:
+        self.fields = dict(fields)
+        lines = "; ".join(f"{name} was {was!r} and is {now!r}" for name, (was, now) in self.fields.items())
+        super().__init__(
+            f"{folder} was begun with other settings: {lines}. Set them back, or train into another folder"
+        )
