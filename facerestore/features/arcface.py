@@ -105,7 +105,7 @@ class GreyArcFace(Embedder):
         net: the network.
 
     Reference:
-        Deng et al., 2019, "ArcFace", arXiv:1801.07698; Wang et al., 2021, "GFPGAN", arXiv:2101.04061, Eq. 7.
+        Deng et al., 2019, "ArcFace", arXiv:1801.07698; Wang et al., 2021, "GFPGAN", arXiv:2101.04061.
     Parity:
         The network: see `facerestore.nets.grey_resnet`. GFPGAN@7552a77 gfpgan/models/gfpgan_model.py,
         `gray_resize_for_identity`: 1e-6 abs. Deviations: none.

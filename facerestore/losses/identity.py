@@ -26,7 +26,7 @@ class IdentityLoss(nn.Module):
 
     Reference:
         Wang et al., 2025, "OSDFace", arXiv:2411.17163, L_ID; Richardson et al., 2021, "pSp",
-        arXiv:2008.00951, Eq. 4.
+        arXiv:2008.00951, L_ID.
     Parity:
         torch `CosineEmbeddingLoss` per face: 1e-6 abs. Deviations: none.
     """
