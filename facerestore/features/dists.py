@@ -105,7 +105,7 @@ def _difference(x: Tensor, y: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     means = (x_mean - y_mean).square() / (x_mean.square() + y_mean.square() + _STABILISER)
     spread = x.square().mean(2) + y.square().mean(2)
     correlations = (x - y).square().mean(2) / (spread + _STABILISER)
-    return means @ alpha + correlations @ beta
+    return (means * alpha + correlations * beta).sum(1)
 
 
 def l2_pool(maps: Tensor) -> Tensor:

@@ -133,4 +133,4 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def _weighted(squares: Tensor, head: Tensor) -> Tensor:
-    return squares.mean((2, 3)) @ head
+    return (squares.mean((2, 3)) * head).sum(1)

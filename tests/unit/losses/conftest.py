@@ -47,6 +47,10 @@ class Rules:
             torch.testing.assert_close(torch.cat(singles), whole, atol=atol, rtol=1e-4)
             half = loss(noisy[1].bfloat16(), images)
             assert half.dtype == torch.float32 and half.shape == (3,)
+            with torch.autocast("cpu", torch.bfloat16):
+                mixed = loss(noisy[3], images)
+                assert mixed.dtype == torch.float32 and loss(images, images).tolist() == [0.0] * 3
+            torch.testing.assert_close(mixed, loss(noisy[3], images), atol=0, rtol=0.05)
         self.differentiable(loss, noisy[1], images)
         for shape in ((2, *images.shape[1:]), (3, 3, side, side // 2)):
             with pytest.raises(ShapeError):
