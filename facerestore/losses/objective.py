@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,8 @@ class Term:
 class Objective(nn.Module):
     """The weighted sum of the batch means of its terms.
 
-    The networks of its losses move with it from device to device.
+    The networks of its losses move with it from device to device, and stay in the mode that they were built
+    in: `train` reaches none of them.
 
     Args:
         terms: in the order in which they are computed.
@@ -69,6 +70,11 @@ class Objective(nn.Module):
             raise ConfigError("an objective needs a term with a weight above 0")
         networks = (term.loss for term in self.terms)
         self.losses = nn.ModuleList(loss for loss in networks if isinstance(loss, nn.Module))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set its own mode and leave those of the networks, which are to describe and not to learn."""
+        self.training = mode
+        return self
 
     @property
     def reads(self) -> frozenset[str]:

@@ -19,9 +19,12 @@ def dino() -> DinoV2:
 
 @pytest.fixture(scope="module")
 def folder(dino: DinoV2, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As on the hub: keys of transformers 4, which early and late versions of it write."""
+    """As on the hub: keys of transformers 4, which early and late versions of it write, and its settings."""
     place = tmp_path_factory.mktemp("hub") / SMALL
     dino.net.save_pretrained(place)
+    config = json.loads((place / "config.json").read_text())
+    config |= {"torch_dtype": "float32", "transformers_version": "4.32.0.dev0"}
+    (place / "config.json").write_text(json.dumps(config))
     assert "encoder.layer.0.attention.attention.query.weight" in load_file(place / "model.safetensors")
     return place
 

@@ -118,8 +118,11 @@ def test_the_networks_of_its_losses_move_with_it() -> None:
         def forward(self, pred: Tensor, target: Tensor) -> Tensor:
             return difference(self.layer(pred), self.layer(target))
 
-    objective = Objective([Term("learned", Learned()), Term("l1", difference)]).double()
+    learned = Learned().eval()
+    objective = Objective([Term("learned", learned), Term("l1", difference)]).double()
     assert {p.dtype for p in objective.parameters()} == {torch.float64}
+    assert objective.train().training and not learned.training and not learned.layer.training
+    assert not objective.eval().training
 
 
 def test_a_resume_with_other_settings_says_which() -> None:
