@@ -1,6 +1,8 @@
 """Random numbers that follow from the seed of an image and the name of what draws them, nothing else."""
 
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 
@@ -15,3 +17,14 @@ def generator(seed: int, name: str, device: str | torch.device = "cpu") -> torch
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@contextmanager
+def seeded_layers(seed: int, name: str) -> Generator[None]:
+    """Let layers that are built inside draw their first weights from a seed; afterwards all is as it was.
+
+    torch's layers know only the global generator of the CPU, which is put back where it stood.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(seed, name).initial_seed())
+        yield
