@@ -121,7 +121,7 @@ def restore_folder(
     options = options or RestorationOptions()
     folder = Path(output_dir)
     counts: Counter[str] = Counter()
-    with _staging(folder) as staging, Manifest(folder) as manifest:
+    with staging_folder(folder) as staging, Manifest(folder) as manifest:
         items = plan(inputs, folder, format, earlier_outputs=manifest.outputs)
         writer = _Writer(
             folder=folder,
@@ -149,7 +149,7 @@ def restore_folder(
 
 
 @contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
+def staging_folder(folder: Path) -> Iterator[Path]:
     """Make and lock the output folder; yield an empty folder in it, for outputs that are not whole yet."""
     staging = folder / ".facerestore.partial"
     try:
@@ -257,9 +257,9 @@ class _Writer:
             self.manifest.append(row)
             staged.replace(target)
         except (FaceRestoreError, OSError) as error:
-            if _is_fatal(error):
+            if is_fatal(error):
                 raise OutputError(
-                    f"{self.folder}: {_reason(error)} while writing the result of {item.source}; "
+                    f"{self.folder}: {reason(error)} while writing the result of {item.source}; "
                     "what is done stays done: make room and run the same command again"
                 ) from error
             return self.fail(item, error)
@@ -341,11 +341,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _is_fatal(error: BaseException) -> bool:
+def is_fatal(error: BaseException) -> bool:
+    """Whether nothing more can be written: a full disk, a read-only one."""
     return any(isinstance(cause, OSError) and cause.errno in _FATAL for cause in _causes(error))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What the system says of a fatal error."""
     return next(
         cause.strerror or ""
         for cause in _causes(error)

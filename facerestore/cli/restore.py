@@ -89,7 +89,7 @@ def restore(
     Exit status: 0 all done; 1 some inputs failed (each named, the rest done); 2 wrong use, nothing was begun;
     130 interrupted.
     """
-    settings, files = _pairs(set_, "--set"), _pairs(weights, "--weights")
+    settings, files = pairs(set_, "--set"), pairs(weights, "--weights")
     batch = "auto" if batch_size == "auto" else _count(batch_size, "--batch-size")
     wanted = faces if faces in ("all", "largest") else _count(faces, "--faces")
 
@@ -162,14 +162,15 @@ def summed_up(summary: "Summary", output: Path) -> str:
     return f"{', '.join(parts)}, {summary.seconds:.0f} s: {shown(output)}"
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """What an option that takes NAME=VALUE was given, several times."""
+    given: dict[str, str] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise ConfigError(f"{option} takes NAME=VALUE, got {text!r}")
-        pairs[name] = value
-    return pairs
+        given[name] = value
+    return given
 
 
 def _count(text: str, option: str) -> int:

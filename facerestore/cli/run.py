@@ -82,7 +82,7 @@ class RunView:
         """Take a picture into the bar, the table and the report."""
         row = result.row
         if row["status"] == "failed":
-            line = Text("failed: ", "bold red").append(shown(_named(row["source"], row["error"])), "default")
+            line = Text("failed: ", "bold red").append(shown(named(row["source"], row["error"])), "default")
             self._progress.console.print(line)
         if not result.earlier:
             self._faces += sum(face["status"] == "restored" for face in row["faces"])
@@ -139,7 +139,7 @@ class _FacesPerSecond(TextColumn):
         return Text(f"{rate:.2f} faces/s")
 
 
-def _named(source: str, error: str) -> str:
+def named(source: str, error: str) -> str:
     """The error, with the file in front unless it names it already."""
     return error if Path(source).name in error else f"{source}: {error}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from data import data
+from degradations import degradations
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
 from onestep import onestep
 from PIL import Image
@@ -214,6 +215,7 @@ PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
     "data": lambda folder, weights: data(folder),
     "layouts": lambda folder, weights: layouts(),
     "aligned": lambda folder, weights: aligned(),
+    "degradations": lambda folder, weights: degradations(),
     "zimage": lambda folder, weights: zimage(),
     "onestep": lambda folder, weights: onestep(weights),
 }
