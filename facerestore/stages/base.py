@@ -112,6 +112,7 @@ class Stage(nn.Module, ABC):
         offload: Offload = "none",
         *,
         compiled: bool = False,
+        trained: bool = False,
     ) -> Self:
         """Bring every network into its measured layout and, unless it is offloaded, to the device.
 
@@ -122,11 +123,13 @@ class Stage(nn.Module, ABC):
             offload: when the networks lie on the device.
             compiled: whether networks are compiled by `torch.compile` when they first run, on CUDA with
                 graphs; each size of picture is compiled anew.
+            trained: whether it is to be trained afterwards, so that nothing is rewritten that then changes.
 
         Raises:
             UnsupportedDtype: if the device, or a network, does not compute in the dtype.
         """
-        self.settle()
+        if not trained:
+            self.settle()
         self.device, self.offload = device, offload
         home = device if offload == "none" else torch.device("cpu")
         placed = list(self.networks(Target(device=device, dtype=dtype), batch))

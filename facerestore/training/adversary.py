@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from facerestore.core.config import Config as BaseConfig
 from facerestore.core.errors import ConfigError
 from facerestore.core.seeding import generator, seeded_layers
+from facerestore.imaging.resize import resize
 from facerestore.losses.adversarial import Kind, discriminator_loss, generator_loss, r1_penalty
 from facerestore.losses.diffaugment import augment
 from facerestore.losses.discriminators.dino import DinoV2Discriminator
@@ -30,6 +31,7 @@ _WEIGHTS: dict[str, tuple[str, ...]] = {
 }
 _FROZEN_FEATURES = ("dinov2", "dinov3")
 """Whose features are computed once for both players: only heads are trained on them."""
+_LEAST_DINOV3_PX = 512  # its heads halve the maps to one number, and no further
 _TIMESTEPS = (1, 1000)  # of the latent one, uniformly
 
 
@@ -62,6 +64,8 @@ class Adversary(nn.Module):
         """Whether it sees recoloured, moved and cut pictures; latents never are."""
         r1: float = 0.0
         """Weight of the slope at real faces; 0 leaves it out."""
+        image_px: Literal[512, 1024] = 512
+        """Side of the pictures that the heads of `dinov3` are made for."""
         made: bool = False
         """Whether it stands on a small made network, for tests."""
         seed: int = 0
@@ -97,7 +101,10 @@ class Adversary(nn.Module):
                 "dinov3": DinoV3Discriminator,
                 "latent": LatentDiscriminator,
             }
-            return kinds[self.net].tiny() if self.made else kinds[self.net].load(store)
+            if self.made:
+                return kinds[self.net].tiny()
+            more = {"image_px": self.image_px} if self.net == "dinov3" else {}
+            return kinds[self.net].load(store, **more)
 
     def __init__(self, net: nn.Module, config: Config) -> None:
         super().__init__()
@@ -142,4 +149,6 @@ class Adversary(nn.Module):
         if self.config.augmented:
             draws: list[torch.Generator] = [generator(seed, "adversary/augment") for seed in batch.seeds]
             what = augment(what, draws)
+        if self.config.net == "dinov3" and min(what.shape[2:]) < _LEAST_DINOV3_PX:
+            what = resize(what, _LEAST_DINOV3_PX, _LEAST_DINOV3_PX)
         return self.net.features(what)

@@ -76,6 +76,8 @@ class Job(Config):
             data=self.data.tiny(),
             max_steps=4,
             batch_size=2,
+            accumulation=1,
+            precision="fp32",  # which every CPU computes in hardware
             save_every=2,
             validate_every=2,
             log_every=1,

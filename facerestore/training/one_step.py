@@ -113,10 +113,7 @@ class OneStepTask(Task):
             """
             store.require(self.weights())
             stage: Any = self.stage.build(store, target)
-            for net, layout in list(stage.networks(target, None)):
-                layout.place(net, target.device)
-            _place_buffers(stage, target.device)
-            stage.requires_grad_(False)
+            stage.place(target.device, target.dtype, trained=True)
             for index, lora in enumerate(self.adapters):
                 lora.attach(stage, self.seed + index)
             for name in self.whole:
@@ -245,8 +242,3 @@ def _base(stage: OneStepConfig) -> str:
     """What an adapter of the stage belongs to: the group of its network in the manifest."""
     network = stage.files()[0]
     return "made" if network is None else network.rpartition("/")[0]
-
-
-def _place_buffers(stage: nn.Module, device: torch.device) -> None:
-    for key, buffer in stage._buffers.items():
-        stage._buffers[key] = None if buffer is None else buffer.to(device)

@@ -190,13 +190,15 @@ class Trainer:
     def _pass(self, part: int, sums: dict[str, Tensor]) -> None:
         batch = self.stream.batch(self.step, part, self.job.accumulation)
         for name in self.players:
-            with only(name, self.players), self._autocast():
-                loss, terms = self._loss(name, batch)
+            # Backward too: what is computed again on the way back must see the same parameters frozen.
+            with only(name, self.players):
+                with self._autocast():
+                    loss, terms = self._loss(name, batch)
                 for term, value in terms.items():
                     key = f"{name}/{term}"
                     sums[key] = sums.get(key, 0) + value.detach().float() / self.job.accumulation
                 self._require_finite(name, loss, terms)
-            (loss / self.job.accumulation).backward()
+                (loss / self.job.accumulation).backward()
 
     def _loss(self, name: str, batch: Batch) -> tuple[Tensor, Terms]:
         try:
