@@ -44,7 +44,7 @@ _EXPORTS = {
     "restore_folder": "facerestore.batch",
     "write_image": "facerestore.imaging.write",
 }
-_PACKAGES = ("faces", "imaging", "recipes", "stages")
+_PACKAGES = ("degradations", "faces", "imaging", "recipes", "stages")
 
 __all__ = [*sorted(_EXPORTS), *_PACKAGES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

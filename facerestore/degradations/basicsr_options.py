@@ -49,6 +49,8 @@ _UNKNOWN_TO_US = {
     "no_degradation_prob": 0,
     "high_order_degradation": True,
     "use_corrupt": True,
+    "color_jitter_prob": 0,  # of the second-order model; the classic one has them
+    "gray_prob": 0,
 }
 # What else stands in these sections, about files, loading and training.
 _ELSEWHERE = (
@@ -136,7 +138,7 @@ def _plain(data: Any, section: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 def _refuse_unknown(source: Path, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name, off in _UNKNOWN_TO_US.items():
-        if name in options and options[name] not in (off, None):
+        if name in options and name not in known and options[name] not in (off, None):
             raise ConfigError(f"{source}: {name}: {options[name]} is not supported; set it to {off}")
     unknown = [name for name in options if name not in {*known, *_UNKNOWN_TO_US, *_ELSEWHERE}]
     if unknown:
@@ -153,8 +155,11 @@ def _require(source: Path, options: Mapping[str, Any], names: Sequence[str]) -> 
 
 def _classic(options: Mapping[str, Any]) -> Classic:
     size = options["blur_kernel_size"]
-    # RestoreFormer gives a range of half sizes.
-    sizes = tuple(2 * half + 1 for half in range(size[0], size[1] + 1)) if isinstance(size, list) else (size,)
+    if isinstance(size, list):  # RestoreFormer gives a range of half sizes
+        low, high = (int(half) for half in _pair(size, "blur_kernel_size"))
+        sizes = tuple(2 * half + 1 for half in range(low, high + 1))
+    else:
+        sizes = (_whole(size, "blur_kernel_size"),)
     return Classic(
         kernel=KernelRange(
             sizes=sizes,
@@ -180,15 +185,13 @@ def _classic(options: Mapping[str, Any]) -> Classic:
 
 def _second_order(options: Mapping[str, Any], omgsr: bool) -> SecondOrder:
     scale = options.get("stage2_scale", options.get("scale", options.get("sf", 4)))
-    if not isinstance(scale, int):
-        raise ValueError(f"expected a whole number for scale, got {scale}")
     # RealESRGANModel degrades the sharpened picture and keeps the result small; the others say in code what
     # they do: OMGSR (`kernel_info`) does not sharpen and enlarges in any way, DiffBIR and StableSR bicubic.
     enlarge = "any" if omgsr else "bicubic" if "stage2_scale" in options or "sf" in options else "no"
     return SecondOrder(
         first=_pass(options, "", 1.0),
         second=_pass(options, "2", float(options["second_blur_prob"])),
-        scale=scale,
+        scale=_whole(scale, "scale"),
         final_sinc_probability=float(options["final_sinc_prob"]),
         sharpen=bool(options.get("use_sharpener", not omgsr)),
         enlarge=enlarge,
@@ -199,10 +202,10 @@ def _pass(options: Mapping[str, Any], suffix: str, blur_probability: float) -> P
     def pair(name: str) -> Range:
         return _pair(options[name + suffix], name + suffix)
 
-    largest = options.get(f"blur_kernel_size{suffix}", 21)
+    largest = _whole(options.get(f"blur_kernel_size{suffix}", 21), f"blur_kernel_size{suffix}")
     return Pass(
         kernel=KernelRange(
-            sizes=tuple(range(7, int(largest) + 1, 2)),
+            sizes=tuple(range(7, largest + 1, 2)),
             shapes=_shapes(options[f"kernel_list{suffix}"]),
             weights=_numbers(options[f"kernel_prob{suffix}"], f"kernel_prob{suffix}"),
             sigma=pair("blur_sigma"),
@@ -226,6 +229,12 @@ def _shapes(value: Any) -> tuple[Any, ...]:
     if unknown:
         raise ValueError(f"unknown kernels {unknown}; there are {', '.join(MIXED_SHAPES)}")
     return tuple(value)
+
+
+def _whole(value: Any, name: str) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"expected a whole number for {name}, got {value!r}")
+    return value
 
 
 def _numbers(value: Any, name: str) -> tuple[float, ...]:

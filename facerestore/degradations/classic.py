@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from facerestore.core.config import Config
 from facerestore.core.seeding import generator
-from facerestore.degradations.choices import Range, chance, uniform
+from facerestore.degradations.choices import Range, chance, check_probability, check_range, uniform
 from facerestore.degradations.filtering import filter2d
 from facerestore.degradations.jitter import JITTERS
 from facerestore.degradations.jpeg import jpeg, real_jpeg
@@ -54,6 +54,16 @@ class Classic(Config):
     contrast: Range = (0.5, 1.5)
     saturation: Range = (0.0, 1.5)
     hue: Range = (-0.1, 0.1)
+
+    def __post_init__(self) -> None:
+        check_range("downsample", self.downsample, 0.1)
+        check_range("noise_sigma", self.noise_sigma, 0)
+        check_range("quality", self.quality, 1, 100)
+        for name in ("brightness", "contrast", "saturation"):
+            check_range(name, getattr(self, name), 0)
+        check_range("hue", self.hue, -1, 1)
+        for name in ("colour_shift", "grey", "photometric"):
+            check_probability(f"{name}_probability", getattr(self, f"{name}_probability"))
 
     def tiny(self) -> "Classic":
         """The same for tests with pictures of some 64 px: a narrow blur, and sides at most halved."""

@@ -9,7 +9,7 @@ import torch
 
 from facerestore.core.config import Config
 from facerestore.core.errors import ConfigError
-from facerestore.degradations.choices import Range, chance, choice, uniform
+from facerestore.degradations.choices import Range, chance, check_probability, check_range, choice, uniform
 
 Shape = Literal[
     "iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso", "sinc"
@@ -70,11 +70,16 @@ class KernelRange(Config):
     sinc_large_px: int = 13
 
     def __post_init__(self) -> None:
-        if not self.sizes or len(self.shapes) != len(self.weights):
+        if not self.sizes or any(size < 1 or size % 2 == 0 for size in self.sizes):
+            raise ConfigError(f"sizes of a kernel are odd and at least 1 px, not {self.sizes}")
+        if len(self.shapes) != len(self.weights) or not sum(self.weights) > 0:
             raise ConfigError(
-                f"a kernel needs sizes, and a weight for each of its {len(self.shapes)} shapes, "
-                f"got {len(self.weights)}"
+                f"a kernel needs a weight for each of its {len(self.shapes)} shapes, got {self.weights}"
             )
+        check_range("sigma", self.sigma, 1e-3)
+        check_range("beta_generalized", self.beta_generalized, 1e-3)
+        check_range("beta_plateau", self.beta_plateau, 1e-3)
+        check_probability("sinc_probability", self.sinc_probability)
 
     def draw(self, generator: torch.Generator) -> Kernel:
         """Draw one kernel."""

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from facerestore.core.config import Config
+from facerestore.core.errors import ConfigError
 from facerestore.core.seeding import generator
-from facerestore.degradations.choices import Range, chance, choice, uniform
+from facerestore.degradations.choices import Range, chance, check_probability, check_range, choice, uniform
 from facerestore.degradations.classic import Jpeg
 from facerestore.degradations.filtering import filter2d
 from facerestore.degradations.jpeg import jpeg, real_jpeg
@@ -46,6 +47,18 @@ class Pass(Config):
     grey_probability: float = 0.4
     quality: Range
 
+    def __post_init__(self) -> None:
+        if len(self.resize_weights) != 3 or not sum(self.resize_weights) > 0:
+            raise ConfigError(f"resize_weights are of growing, shrinking, keeping, not {self.resize_weights}")
+        check_range("resize", self.resize, 0.1)
+        if not self.resize[0] <= 1 <= self.resize[1]:
+            raise ConfigError(f"resize reaches from below 1 to above 1, not {self.resize}")
+        check_range("gaussian_sigma", self.gaussian_sigma, 0)
+        check_range("poisson_scale", self.poisson_scale, 0)
+        check_range("quality", self.quality, 1, 100)
+        for name in ("blur", "gaussian", "grey"):
+            check_probability(f"{name}_probability", getattr(self, f"{name}_probability"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondOrder(Config):
@@ -69,6 +82,11 @@ class SecondOrder(Config):
     sharpen: bool = True
     enlarge: Literal["no", "bicubic", "any"] = "no"
     jpeg: Jpeg = "dct"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= 16:
+            raise ConfigError(f"scale is 1 to 16, not {self.scale}")
+        check_probability("final_sinc_probability", self.final_sinc_probability)
 
     def tiny(self) -> "SecondOrder":
         """The same for tests with pictures of some 64 px: small kernels, and sides at most halved."""
@@ -177,7 +195,7 @@ def apply_second_order(image: torch.Tensor, preset: SecondOrder, drawn: SecondOr
     lq = code(_noisy(lq, first, drawn.seed, "first"), [first.quality])
 
     lq = _blurred(lq, second.kernel)
-    size = int(height / preset.scale * second.scale), int(width / preset.scale * second.scale)
+    size = [max(1, int(side / preset.scale * second.scale)) for side in (height, width)]
     lq = F.interpolate(lq, size=size, mode=second.mode)
     lq = _noisy(lq, second, drawn.seed, "second")
 

@@ -18,8 +18,8 @@ def cli(*arguments: object) -> Any:
 @pytest.fixture(scope="module")
 def pictures(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two faces in a tree, one too small, one broken."""
-    folder = tmp_path_factory.mktemp("hq")
-    (folder / "more").mkdir()
+    folder = tmp_path_factory.mktemp("degrade") / "hq"
+    (folder / "more").mkdir(parents=True)
     with Image.open(repo / "tests" / "data" / "faces" / "grace_hopper.jpg") as face:
         face.convert("RGB").resize((96, 80)).save(folder / "a.jpg")
         face.convert("L").resize((64, 64)).save(folder / "more" / "b.png")

