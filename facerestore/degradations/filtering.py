@@ -39,7 +39,9 @@ def filter2d(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     # Correlation: the spectrum of the kernel is conjugated. What wraps around lands below and to the right of
     # the part that is kept.
     spectrum = torch.fft.rfft2(_mirrored(images, side // 2, *size))
-    spectrum = spectrum * torch.fft.rfft2(kernels, s=size).conj()[:, None]
+    # Rows of zeros need no transform, nor do rows that are not kept.
+    of_kernel = torch.fft.fft(torch.fft.rfft(kernels, n=size[1]), n=size[0], dim=-2)
+    spectrum = spectrum * of_kernel.conj()[:, None]
     rows = torch.fft.ifft(spectrum, dim=-2)[..., :height, :]
     return torch.fft.irfft(rows, n=size[1])[..., :width]
 
