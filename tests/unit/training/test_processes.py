@@ -1,0 +1,105 @@
+"""Trainings in processes: two that do what one does with twice the batch, and one that is killed."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from facerestore.training import Trainer
+
+SCRIPT = Path(__file__).with_name("launched.py")
+REPO = Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("launched", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def alone(faces: Path, output: Path, batch_size: int, max_steps: int, *optimizers: str) -> None:
+    for name in optimizers:
+        job = script().job(str(faces), str(output / name), name, batch_size, max_steps)
+        assert Trainer(job, device="cpu").fit()
+
+
+def together(faces: Path, output: Path, *settings: str) -> None:
+    """Two processes with the environment that launchers of torch and accelerate give them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world |= {"ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, str(SCRIPT), str(faces), str(output), *settings]
+    both = [
+        subprocess.Popen(
+            command,
+            env={**ENVIRONMENT, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    for process in both:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said[-3000:]
+
+
+def weights(output: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(output / "checkpoints" / f"step-{step:08d}" / "weights.safetensors")
+
+
+def losses(output: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "generator/l1" in line]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(faces: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(faces, one, 4, 2, "sgd", "adamw")
+    together(faces, two, "2", "2", "sgd", "adamw")
+    # Plain SGD with a rate of 1: what a step moves is its gradient, reduced over the processes.
+    for step, tolerance in ((1, 1e-6), (2, 1e-5)):
+        ours, theirs = weights(one / "sgd", step), weights(two / "sgd", step)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert torch.allclose(value, theirs[name], atol=tolerance, rtol=1e-5), (step, name)
+    for name in ("sgd", "adamw"):
+        for ours, theirs in zip(losses(one / name), losses(two / name), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_bit_for_bit(faces: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    alone(faces, whole, 2, 5, "adamw")
+    command = [sys.executable, str(SCRIPT), str(faces), str(killed), "2", "5", "adamw"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "2":  # in the midst of saving it, or of step 3
+                time.sleep(0.02)
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    alone(faces, killed, 2, 5, "adamw")
+    ours, theirs = weights(whole / "adamw", 5), weights(killed / "adamw", 5)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert losses(whole / "adamw") == losses(killed / "adamw")
