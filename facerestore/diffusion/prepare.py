@@ -16,8 +16,20 @@ _MAKERS: dict[str, Callable[..., dict[str, Tensor]]] = {
     "sd21-base/prompt-empty": sd21_prompt,
     "z-image-turbo/prompt": zimage_prompt,
     "flux1-dev/prompt-empty": flux_prompt,
+    "sd21-base/prompt-face": sd21_prompt,
+    "sd21-base/prompt-negative": sd21_prompt,
 }
 _WITH_TEXT = ("z-image-turbo/prompt",)
+_TEXTS = {
+    # What a teacher of faces is told in place of the words of a tagger; ours.
+    "sd21-base/prompt-face": "a photo of a face, clean, high-resolution, 8k, highly detailed, skin texture",
+    # What it is told to keep away from; OSEDiff's and TADSR's, which is SUPIR's.
+    "sd21-base/prompt-negative": (
+        "painting, oil painting, illustration, drawing, art, sketch, oil painting, cartoon, CG Style, "
+        "3D render, unreal engine, blurring, dirty, messy, worst quality, low quality, frames, watermark, "
+        "signature, jpeg artifacts, deformed, lowres, over-smooth"
+    ),
+}
 
 
 def prepare(
@@ -46,9 +58,9 @@ def prepare(
     if name not in _MAKERS:
         raise ConfigError(f"{name} is not made here; what is: {', '.join(_MAKERS)}")
     if text and name not in _WITH_TEXT:
-        raise ConfigError(
-            f"{name} is that of an empty prompt; of another one there is {', '.join(_WITH_TEXT)}"
-        )
+        own = f"the prompt {_TEXTS[name]!r}" if name in _TEXTS else "an empty prompt"
+        raise ConfigError(f"{name} is that of {own}; of another one there is {', '.join(_WITH_TEXT)}")
+    text = _TEXTS.get(name, text)
     target = _target(store, spec, out)
     parts = _parts(store, spec, folder)
     tensors = _MAKERS[name](*parts, **({"text": text} if text else {}))

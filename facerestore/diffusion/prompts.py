@@ -70,24 +70,33 @@ _T5 = _Kind(
 )
 
 
-def sd21_prompt(text_encoder: Path) -> dict[str, Tensor]:
-    """What the text encoder of Stable Diffusion 2 says to no words: tensor `prompt` (77,1024) float32.
+def sd21_prompt(text_encoder: Path, tokenizer: Path | None = None, text: str = "") -> dict[str, Tensor]:
+    """What the text encoder of Stable Diffusion 2 says to a prompt: tensor `prompt` (77,1024) float32.
 
-    The tokens are those of open_clip, with which it was trained: start, end, and then zeros. (Stable
-    Diffusion 1 fills up with ends.) Nothing is masked, and the last layer is normalised. As diffusers'
-    `StableDiffusionPipeline.encode_prompt`.
+    The tokens are those of open_clip, with which it was trained: start, words, end, and then zeros. (Stable
+    Diffusion 1 fills up with ends.) Words that do not fit are cut off. Nothing is masked, and the last layer
+    is normalised. As diffusers' `StableDiffusionPipeline.encode_prompt`.
 
     Args:
         text_encoder: `text_encoder/` of the pipeline.
+        tokenizer: `tokenizer/` of the pipeline; an empty prompt needs none.
+        text: the prompt.
 
     Raises:
-        WeightsNotFound: if the folder lacks its config or its weights.
-        WeightsError: if it holds another text encoder, or a damaged one.
+        ConfigError: if there are words and no tokenizer.
+        WeightsNotFound: if a folder lacks what it should hold.
+        WeightsError: if one holds another text encoder or tokenizer, or a damaged one.
         KeyMismatch: if the weights do not fit the config.
     """
+    if text and tokenizer is None:
+        raise ConfigError(f"the prompt {text!r} has words, for which the tokenizer is needed")
     net = _load(text_encoder, _CLIP, width=1024)
-    start, end = net.config.vocab_size - 2, net.config.vocab_size - 1
-    tokens = torch.tensor([[start, end] + [0] * (_CLIP_TOKENS - 2)])
+    if tokenizer is None:
+        start, end = net.config.vocab_size - 2, net.config.vocab_size - 1
+        tokens = torch.tensor([[start, end] + [0] * (_CLIP_TOKENS - 2)])
+    else:
+        words = _tokenizer(tokenizer, "CLIPTokenizerFast", _BPE)
+        tokens = _tokens(words, text, net, tokenizer, fill=_CLIP_TOKENS)
     with torch.no_grad():
         said = net(input_ids=tokens).last_hidden_state
     return {PROMPT_KEY: _finite(said[0], text_encoder)}

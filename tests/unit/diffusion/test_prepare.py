@@ -19,7 +19,8 @@ from facerestore.weights.spec import remote
 from facerestore.weights.store import WeightStore
 
 SD21, ZIMAGE, FLUX = "sd21-base/prompt-empty", "z-image-turbo/prompt", "flux1-dev/prompt-empty"
-FOLDERS = {SD21: "sd21", ZIMAGE: "zimage", FLUX: "flux"}
+FACE, NEGATIVE = "sd21-base/prompt-face", "sd21-base/prompt-negative"
+FOLDERS = {SD21: "sd21", ZIMAGE: "zimage", FLUX: "flux", FACE: "sd21", NEGATIVE: "sd21"}
 
 
 @pytest.fixture
@@ -44,11 +45,16 @@ def test_what_was_made_is_found_at_once(made_pipelines: Path, cache: Path) -> No
         ZIMAGE: zimage_prompt(*(made_pipelines / "zimage" / part for part in parts[:2])),
         FLUX: flux_prompt(*(made_pipelines / "flux" / part for part in parts)),
     }
+    for name in (FACE, NEGATIVE):
+        with safe_open(made[name], framework="pt") as file:
+            text = file.metadata()["prompt"]
+        folders = (made_pipelines / "sd21" / part for part in parts[:2])
+        wanted[name] = sd21_prompt(*folders, text=text)
     for name, path in made.items():
         state = load_file(path)
         assert state.keys() == wanted[name].keys()
         assert all(torch.equal(state[key], tensor) for key, tensor in wanted[name].items())
-    for name, tokens, width in ((SD21, 77, 1024), (ZIMAGE, 19, 2560)):
+    for name, tokens, width in ((SD21, 77, 1024), (FACE, 77, 1024), (ZIMAGE, 19, 2560)):
         read = constant_prompt(WeightStore(), name, tokens=0, width=width)
         assert read.shape == (tokens, width) and torch.equal(read, wanted[name]["prompt"])
 
@@ -143,6 +149,7 @@ def test_a_text_encoder_that_does_not_fit_leaves_nothing(pipelines: Path, cache:
         ("z-image-turbo/promt", {}, "did you mean 'z-image-turbo/prompt'"),
         (SD21, {"text": "a face"}, "that of an empty prompt"),
         (FLUX, {"text": "a face"}, "that of an empty prompt"),
+        (FACE, {"text": "a cat"}, "that of the prompt 'a photo of a face"),
         (ZIMAGE, {"out": "prompt.pt"}, r"should end in \.safetensors"),
     ],
 )

@@ -65,18 +65,33 @@ def reconfigure(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_stable_diffusion_is_told_start_end_and_zeros(made_pipelines: Path) -> None:
+@pytest.mark.parametrize("text", ["a b a", "b " * 100], ids=["words", "too many words"])
+def test_stable_diffusion_with_words_says_what_its_pipeline_says(made_pipelines: Path, text: str) -> None:
     folder = made_pipelines / "sd21"
+    said = sd21_prompt(folder / "text_encoder", folder / "tokenizer", text)["prompt"]
+    close(said, sd21_pipeline_says(made_pipelines, text))
+    assert not torch.equal(said, sd21(made_pipelines))
+    close(sd21_prompt(folder / "text_encoder", folder / "tokenizer")["prompt"], sd21(made_pipelines))
+    with pytest.raises(ConfigError, match="for which the tokenizer is needed"):
+        sd21_prompt(folder / "text_encoder", text=text)
+
+
+def sd21_pipeline_says(pipelines: Path, text: str = "") -> torch.Tensor:
+    """The prompt by Stable Diffusion's own pipeline."""
+    folder = pipelines / "sd21"
     net, words = (
         theirs("CLIPTextModel", folder / "text_encoder"),
         theirs("CLIPTokenizer", folder / "tokenizer"),
     )
     pipeline = StableDiffusionPipeline(None, net, words, None, None, None, None)
     with torch.no_grad():
-        wanted, _ = pipeline.encode_prompt("", "cpu", 1, False)
+        return pipeline.encode_prompt(text, "cpu", 1, False)[0][0]
+
+
+def test_stable_diffusion_is_told_start_end_and_zeros(made_pipelines: Path) -> None:
     said = sd21(made_pipelines)
     assert said.shape == (77, 1024) and said.dtype == torch.float32
-    close(said, wanted[0])
+    close(said, sd21_pipeline_says(made_pipelines))
 
 
 def test_stable_diffusion_with_the_names_of_older_files(pipelines: Path) -> None:
