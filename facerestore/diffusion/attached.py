@@ -5,6 +5,7 @@ The one door to peft. What is exported loads in plain peft and in plain diffuser
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,7 +228,8 @@ def _inject(net: nn.Module, name: str, ranks: Mapping[str, int], alphas: Mapping
         raise ConfigError(f"{type(net).__name__} has an adapter named {name!r} already; detach it first")
     others = sorted({other for _, layer in _layers(net) for other in layer.lora_A})
     config = LoraConfig(**_settings(ranks, alphas), init_lora_weights=False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         inject_adapter_in_model(config, net, adapter_name=name)
     for _, layer in _layers(net):
         layer.set_adapter([other for other in (*others, name) if other in layer.lora_A])

@@ -104,12 +104,17 @@ class LatentCodec(nn.Module):
             )
         signed = to_signed(image01).to(self.dtype)
         if self._is_tiny:
-            latent = self.vae.encode(signed).latents.float()
-        else:
-            latent, log_variance = self._moments(signed).float().chunk(2, dim=1)
-            if posterior == "sample":
-                deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))  # the limits of diffusers
-                latent = latent + deviation * self._noise(latent, seeds)
+            return (self.vae.encode(signed).latents.float() - self.shift) * self.scaling
+        return self.from_moments(self._moments(signed), seeds, posterior)
+
+    def from_moments(
+        self, moments: torch.Tensor, seeds: tuple[int, ...], posterior: Posterior = "mode"
+    ) -> torch.Tensor:
+        """Scaled latents (B,C,h,w) float32 of posteriors: means and log-variances (B,2C,h,w) as encoded."""
+        latent, log_variance = moments.float().chunk(2, dim=1)
+        if posterior == "sample":
+            deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))  # the limits of diffusers
+            latent = latent + deviation * self._noise(latent, seeds)
         return (latent - self.shift) * self.scaling
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:

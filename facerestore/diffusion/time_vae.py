@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facerestore.core.errors import ConfigError
+from facerestore.core.seeding import seeded_layers
 from facerestore.nets.residual_refiner import timestep_code
 
 WIDTH = 256
@@ -56,6 +57,18 @@ def add_time(vae: Any) -> None:
         block.time_embedding_norm = "scale_shift"  # how diffusers' own block says it
 
 
+def add_new_time(vae: Any, seed: int) -> None:
+    """Give the encoder of a plain `AutoencoderKL` time layers that are to be trained, in place.
+
+    At first they change nothing, whatever the timestep: their last ones are zero.
+    """
+    with seeded_layers(seed, "time layers"):
+        add_time(vae)
+    for block in _blocks(vae.encoder):
+        nn.init.zeros_(block.time_emb_proj.weight)
+        nn.init.zeros_(block.time_emb_proj.bias)
+
+
 def time_keys(vae: Any) -> tuple[str, ...]:
     """Names of the tensors that `add_time` adds, 24 in the published size."""
     return tuple(key for key in vae.state_dict() if ".time_emb" in key)
@@ -64,20 +77,28 @@ def time_keys(vae: Any) -> tuple[str, ...]:
 def encode_at(vae: Any, images: Tensor, timesteps: Tensor) -> Tensor:
     """Moments (B,2C,H/f,W/f) of the posterior of images, each at a timestep of its own; differentiable.
 
+    Where the encoder was told to save memory, its blocks are computed again on the way back.
+
     Args:
         vae: an autoencoder with time layers.
         images: (B,3,H,W) in [-1,1] with sides that are multiples of f, the pixels per latent cell.
         timesteps: (B,) in 0 to 999.
     """
     net = vae.encoder
+
+    def told(block: Any, hidden: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and net.gradient_checkpointing:
+            return net._gradient_checkpointing_func(block, hidden, time)
+        return block(hidden, time)
+
     time = net.time_embedding(timesteps)
     hidden = net.conv_in(images)
     for stage in net.down_blocks:
         for block in stage.resnets:
-            hidden = block(hidden, time)
+            hidden = told(block, hidden)
         for sampler in stage.downsamplers or ():
             hidden = sampler(hidden)
-    hidden = net.mid_block(hidden, time)
+    hidden = told(net.mid_block, hidden)
     return vae.quant_conv(net.conv_out(net.conv_act(net.conv_norm_out(hidden))))
 
 

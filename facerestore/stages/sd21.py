@@ -117,10 +117,18 @@ class SD21Stage(OneStepStage):
         self.alpha_bar = float(sd_alpha_bar()[config.timestep])
         self.register_buffer("prompt", prompt, persistent=False)
 
-    def ask(self, unet: Any, z: torch.Tensor) -> torch.Tensor:
-        """What a UNet says of latents (B,4,h,w), float32; large ones tile by tile."""
+    def ask(self, unet: Any, z: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        """What a UNet says of latents (B,4,h,w), float32; large ones tile by tile.
+
+        Args:
+            unet: it.
+            z: the latents.
+            timesteps: (B,) one for each; None asks at that of the settings.
+        """
         prompt = self.prompt.to(self.layout.dtype).expand(len(z), -1, -1)
-        steps = torch.full((len(z),), self.config.timestep, device=z.device)
+        steps = timesteps
+        if steps is None:
+            steps = torch.full((len(z),), self.config.timestep, device=z.device)
 
         def predict(tile: torch.Tensor) -> torch.Tensor:
             return unet(self.layout.tensor(tile), steps, encoder_hidden_states=prompt, return_dict=False)[0]

@@ -18,7 +18,8 @@ from facerestore.stages.sd21 import SD21Config, SD21Stage
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
-_REFINER = "noise_refiner"  # what BVI's checkpoint has beside TADSR's networks, for `refiner`
+REFINER = "noise_refiner"
+"""What BVI's checkpoint has beside TADSR's networks, for `refiner`."""
 _POSITIONS = {"unet": ("default_decoder", "default_encoder", "default_others"), "vae": ("default_encoder",)}
 
 
@@ -90,7 +91,7 @@ class TADSR(SD21Stage):
             for_unet, for_vae = self.own_pieces(store)
             of_vae: Adapter | None = None
             if self.adapter is not None:
-                besides = _REFINER if self.refiner else ""
+                besides = REFINER if self.refiner else ""
                 of_unet, of_vae = self.read_pieces(
                     store, self.adapter, "unet", "vae", rank=self.lora_rank, besides=besides
                 )
