@@ -20,6 +20,7 @@ from facerestore.training.job import Job
 from facerestore.training.one_step import LoRA, OneStepTask
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.stream import Stream
+from facerestore.training.tadsr import BVI_LOSSES, TADSRTask
 from facerestore.training.terms import Loss
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -218,6 +219,45 @@ def sdface(faces: str = "", output_dir: str = "runs/sdface") -> Job:
     )
 
 
+def tadsr(faces: str = "", output_dir: str = "runs/tadsr") -> Job:
+    """TADSR on Stable Diffusion 2.1, for every timestep at once; no file of its authors goes in.
+
+    Adapters, losses and their weights, timesteps, optimiser and a batch of 16 are published; their L2 lies on
+    pictures in [-1,1], so that its weight of 1 is 4 here. Time layers are new, and change nothing at first.
+    The degradation is the one for faces that their repository has. Ours: one constant prompt in place of a
+    tagger's, 100,000 steps (the script's default), bf16 for its fp16.
+
+    Reference:
+        Zhang et al., 2025, arXiv:2508.16557; GitHub zty557/TADSR `train_tadsr.py`.
+    """
+    return Job(
+        name="tadsr",
+        task=TADSRTask.Config(),
+        data=Stream.Config(faces=faces, presets=("tadsr_face",)),
+        output_dir=output_dir,
+        max_steps=100_000,
+        batch_size=2,
+        accumulation=8,
+        precision="bf16",
+        ema_decay=None,
+        checkpointing=True,
+    )
+
+
+def bvi(faces: str = "", output_dir: str = "runs/bvi") -> Job:
+    """BVI's entry to NTIRE 2026: TADSR and its residual refiner, trained together.
+
+    Published in words: the Charbonnier losses of details and gradients, the capped ratio of the correction,
+    and that the corrected latent goes to the teacher. Their weights and numbers are our reading; all else is
+    TADSR's. To begin with a TADSR of your own, set its stage's `vae` and `adapter`, and `new_time_layers`.
+
+    Reference:
+        NTIRE 2026 Challenge on Real-World Face Restoration, arXiv:2604.10532, team BVI.
+    """
+    task = TADSRTask.Config(refined=True, losses=BVI_LOSSES)
+    return replace(tadsr(faces, output_dir), name="bvi", task=task)
+
+
 JOBS: dict[str, Callable[[str, str], Job]] = {
     "osdface": osdface,
     "mipluscv-detail": mipluscv_detail,
@@ -225,6 +265,8 @@ JOBS: dict[str, Callable[[str, str], Job]] = {
     "honoraicamera": honoraicamera,
     "omgsr-s": omgsr_s,
     "sdface": sdface,
+    "tadsr": tadsr,
+    "bvi": bvi,
 }
 
 

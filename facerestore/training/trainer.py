@@ -157,7 +157,7 @@ class Trainer:
 
     def restore(self, lq: Tensor, seeds: tuple[int, ...]) -> Tensor:
         """What the generator, averaged where it is, makes of faces (B,3,H,W) in [0,1]."""
-        with self._averaged(), torch.no_grad():
+        with self._averaged(), self._autocast(), torch.no_grad():
             return self.task.restore(lq.to(self.device), seeds).float().cpu()
 
     def export(self, folder: str | Path | None = None) -> tuple[Path, ...]:

@@ -1,7 +1,6 @@
 """TADSR and BVI in training: every timestep at once, what moves, and what comes out is what a stage loads."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from facerestore.diffusion.backbones import sd_vae
 from facerestore.diffusion.components import component
 from facerestore.diffusion.configs import TINY_SD_VAE
 from facerestore.diffusion.time_vae import encode_at
+from facerestore.recipes.training import get_job
 from facerestore.stages.tadsr import TADSR
 from facerestore.training import Job, Trainer
 from facerestore.training.one_step import LoRA
 from facerestore.training.optimizer import Optimizer
-from facerestore.training.tadsr import BVI_LOSSES, TIMESTEPS, TADSRTask
+from facerestore.training.tadsr import TIMESTEPS, TADSRTask
 from facerestore.training.task import only
 from facerestore.training.terms import Loss
 from facerestore.weights.convert import read_checkpoint
@@ -31,13 +31,13 @@ from tests.made import downloads
 
 HERE = Path(__file__).parent
 FAST = Optimizer(learning_rate=2e-3, weight_decay=1e-2)
-BVI: dict[str, Any] = {"refined": True, "losses": BVI_LOSSES}
-KINDS = pytest.mark.parametrize("changes", [{}, BVI], ids=["tadsr", "bvi"])
+KINDS = pytest.mark.parametrize("kind", ["tadsr", "bvi"])
 
 
-def job_of(job: Job, changes: Mapping[str, Any]) -> Job:
-    task: Any = TADSRTask.Config(generator=FAST, second=FAST, **changes).tiny()
-    return replace(job, task=task, max_steps=4, save_every=2, validate_every=4)
+def job_of(job: Job, kind: str, **changes: Any) -> Job:
+    """The job of a name at its smallest, on the faces of another, faster, in float32."""
+    task: Any = replace(get_job(kind).task, generator=FAST, second=FAST, **changes)
+    return replace(job, task=task.tiny(), max_steps=4, save_every=2, validate_every=4)
 
 
 def started(job: Job) -> Any:
@@ -66,7 +66,7 @@ def test_timesteps_are_those_of_the_script() -> None:
 
 def test_a_new_student_is_the_base_model_at_every_timestep(job: Job) -> None:
     """Time layers and refiner change nothing before they are trained."""
-    stage = started(job_of(job, BVI)).task.stage
+    stage = started(job_of(job, "bvi")).task.stage
     base = component(WeightStore(), None, sd_vae, TINY_SD_VAE)
     images = pictures() * 2 - 1
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_new_student_is_the_base_model_at_every_timestep(job: Job) -> None:
 
 
 def test_each_face_is_asked_about_at_a_timestep_of_its_own(job: Job) -> None:
-    trainer = trained(job_of(job, {}))
+    trainer = trained(job_of(job, "tadsr"))
     with torch.no_grad():
         fields = trainer.task.made_of(pictures(), (3, 4))
         asked = fields["timesteps"].tolist()
@@ -86,8 +86,8 @@ def test_each_face_is_asked_about_at_a_timestep_of_its_own(job: Job) -> None:
 
 
 @KINDS
-def test_every_player_trains_and_none_moves_another(job: Job, changes: dict[str, Any]) -> None:
-    trainer = started(job_of(job, changes))
+def test_every_player_trains_and_none_moves_another(job: Job, kind: str) -> None:
+    trainer = started(job_of(job, kind))
     assert list(trainer.players) == ["generator", "score"]
     batch = trainer.stream.batch(0)
     for name in trainer.players:
@@ -102,9 +102,9 @@ def test_every_player_trains_and_none_moves_another(job: Job, changes: dict[str,
 
 
 @KINDS
-def test_gradients_reach_everything_that_is_trained(job: Job, changes: dict[str, Any]) -> None:
+def test_gradients_reach_everything_that_is_trained(job: Job, kind: str) -> None:
     """After two steps, before which what stands behind a zero layer gets none."""
-    trainer = trained(job_of(job, changes))
+    trainer = trained(job_of(job, kind))
     every = dict(trainer.task.named_parameters())
     frozen = {name: value.clone() for name, value in every.items() if not value.requires_grad}
     loss, terms = trainer.task.loss("generator", trainer.stream.batch(2))
@@ -112,24 +112,24 @@ def test_gradients_reach_everything_that_is_trained(job: Job, changes: dict[str,
     dead = [name for name, value in trainer.task.trained().items() if not float(value.grad.abs().sum())]
     assert not dead
     groups = {name.partition(".")[0] for name in trainer.task.trained()}
-    assert groups == {"unet", "vae"} | ({"noise_refiner"} if changes else set())
+    assert groups == {"unet", "vae"} | ({"noise_refiner"} if kind == "bvi" else set())
     assert {"blurred_mse", "lpips", "score"} <= terms.keys()
-    assert ("ratio_cap" in terms) == bool(changes)
+    assert ("ratio_cap" in terms) == (kind == "bvi")
     trainer.train_step()
     assert frozen and all(torch.equal(every[name], value) for name, value in frozen.items())
 
 
 def test_layers_and_keys_are_those_of_the_published_file(job: Job, tmp_path: Path) -> None:
-    for name, changes, file in (("tadsr", {}, "tadsr.pkl"), ("ntire2026/bvi", BVI, "bvi.pkl")):
-        downloads.write(name, tmp_path / name)
-        published = read_checkpoint(next((tmp_path / name).rglob(file))).tensors
-        own = started(job_of(job, changes)).task.trained()
+    for kind, recipe in (("tadsr", "tadsr"), ("bvi", "ntire2026/bvi")):
+        downloads.write(recipe, tmp_path / kind)
+        published = read_checkpoint(next((tmp_path / kind).rglob(f"{kind}.pkl"))).tensors
+        own = started(job_of(job, kind)).task.trained()
         assert own.keys() == published.keys()
 
 
 @KINDS
-def test_what_is_exported_makes_the_same_picture(job: Job, tmp_path: Path, changes: dict[str, Any]) -> None:
-    trainer = trained(job_of(job, changes))
+def test_what_is_exported_makes_the_same_picture(job: Job, tmp_path: Path, kind: str) -> None:
+    trainer = trained(job_of(job, kind))
     files = trainer.export(tmp_path / "export")
     assert {path.relative_to(tmp_path / "export").as_posix() for path in files} == {
         "README.md",
@@ -139,7 +139,7 @@ def test_what_is_exported_makes_the_same_picture(job: Job, tmp_path: Path, chang
     }
     own = tmp_path / "export" / "tadsr"
     paths = {"tadsr/time-vae": own / "time-vae", "tadsr/weights": own / "weights.safetensors"}
-    refiner = "bvi/refiner" if changes else None
+    refiner = "bvi/refiner" if kind == "bvi" else None
     store = WeightStore(paths=paths | ({refiner: own / "weights.safetensors"} if refiner else {}))
     seen: list[Tensor] = []
     for timestep in (1, 500, 999):
@@ -156,13 +156,13 @@ def test_what_is_exported_makes_the_same_picture(job: Job, tmp_path: Path, chang
 
 
 def test_training_goes_on_from_a_file(job: Job, tmp_path: Path) -> None:
-    trainer = trained(job_of(job, {}))
+    trainer = trained(job_of(job, "tadsr"))
     trainer.export(tmp_path / "export")
     own = tmp_path / "export" / "tadsr"
     store = WeightStore(
         paths={"tadsr/time-vae": own / "time-vae", "tadsr/weights": own / "weights.safetensors"}
     )
-    config: Any = job_of(job, BVI).task
+    config: Any = job_of(job, "bvi").task
     again = replace(
         config,
         stage=replace(config.stage, vae="tadsr/time-vae", adapter="tadsr/weights"),
@@ -179,10 +179,10 @@ def test_training_goes_on_from_a_file(job: Job, tmp_path: Path) -> None:
 
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(job: Job, tmp_path: Path) -> None:
-    whole = started(job_of(job, BVI))
+    whole = started(job_of(job, "bvi"))
     losses: list[dict[str, float]] = []
     assert whole.fit(lambda report: losses.append(report.losses))
-    halved = replace(job_of(job, BVI), output_dir=str(tmp_path / "halved"))
+    halved = replace(job_of(job, "bvi"), output_dir=str(tmp_path / "halved"))
     assert started(replace(halved, max_steps=2)).fit()
     second = started(halved)
     again: list[dict[str, float]] = []
@@ -195,19 +195,19 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(job: Job, tmp_path: Path) -
 
 
 @KINDS
-def test_twenty_steps_are_as_they_were(job: Job, changes: dict[str, Any]) -> None:
+def test_twenty_steps_are_as_they_were(job: Job, kind: str) -> None:
     """Written down when the job was made; `losses_tadsr.json` says what must not change unnoticed."""
-    trainer = trained(job_of(job, changes), 0)
+    trainer = trained(job_of(job, kind), 0)
     curve = [trainer.train_step() for _ in range(20)]
-    golden = json.loads((HERE / "losses_tadsr.json").read_text())["bvi" if changes else "tadsr"]
+    golden = json.loads((HERE / "losses_tadsr.json").read_text())[kind]
     assert len(golden) == 20
     for step, (now, then) in enumerate(zip(curve, golden, strict=True)):
         assert now == pytest.approx(then, abs=1e-4), step
 
 
 def test_saving_memory_changes_nothing_else(job: Job, tmp_path: Path) -> None:
-    plain = started(job_of(job, BVI))
-    thrifty = started(replace(job_of(job, BVI), checkpointing=True, output_dir=str(tmp_path / "thrifty")))
+    plain = started(job_of(job, "bvi"))
+    thrifty = started(replace(job_of(job, "bvi"), checkpointing=True, output_dir=str(tmp_path / "thrifty")))
     assert thrifty.task.stage.codec.vae.encoder.gradient_checkpointing
     assert plain.train_step() == thrifty.train_step()
     others = thrifty.task.trained()
@@ -215,11 +215,12 @@ def test_saving_memory_changes_nothing_else(job: Job, tmp_path: Path) -> None:
 
 
 def test_bf16_trains_float32_parameters(job: Job) -> None:
-    trainer = started(replace(job_of(job, BVI), precision="bf16"))
+    trainer = started(replace(job_of(job, "bvi"), precision="bf16"))
     assert all(value == value for value in trainer.train_step().values())
     assert {value.dtype for value in trainer.task.trained().values()} == {torch.float32}
     assert {value.dtype for value in trainer.task.stage.codec.parameters()} == {torch.float32}
     assert trainer.task.stage.unet.conv_out.get_base_layer().weight.dtype == torch.bfloat16
+    assert bool(trainer.restore(pictures(), (0, 1)).isfinite().all())
 
 
 def test_weights_are_named_and_what_cannot_be_is_refused(job: Job) -> None:
