@@ -88,7 +88,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 # Measured with `make bench` on two cores with AVX512-BF16 and AMX at 128 px, seconds per face: rrdbnet fp32
 # NCHW 2.73, fp32 NHWC 2.19, bf16 NCHW 0.93, bf16 NHWC 0.49. In a run apart, batch 4 took 1.3 x as long per
 # face as batch 1. The rows for CUDA are what is usual there; none was measured.
-_CHANNELS_LAST: dict[tuple[str, str], bool] = {("rrdbnet", "cpu"): True, ("rrdbnet", "cuda"): True}
+# face_unet at 256 px on one core without AVX512, beside other work: fp32 NCHW 0.125, fp32 NHWC 0.113.
+_CHANNELS_LAST: dict[tuple[str, str], bool] = {
+    (net, device): True for net in ("rrdbnet", "face_unet") for device in ("cpu", "cuda")
+}
 # At 512 px on one such core beside other work, seconds as fp32 NCHW, fp32 NHWC, bf16 NCHW, bf16 NHWC:
 # sd_vae encode 17.4, 13.1, 8.0, 6.0 and decode 35.9, 21.2, 25.1, 5.0; visual_prompt 3.7, 2.2, 1.8, 0.7;
 # sd21_unet 9.7, 12.8, 3.1, 5.0, so it stays NCHW: its transformers read rows of positions.
@@ -98,7 +101,11 @@ _CHANNELS_LAST_BELOW_FP32 = frozenset(
     {("sd_vae", "cpu"), ("visual_prompt", "cpu")}
     | {(net, "cuda") for net in ("sd_vae", "visual_prompt", "sd21_unet", "sdxl_unet")}  # usual, not measured
 )
-_BATCH: dict[tuple[str, str], int] = {("rrdbnet", "cpu"): 1, ("rrdbnet", "cuda"): 8}
+_BATCH: dict[tuple[str, str], int] = {
+    ("rrdbnet", "cpu"): 1,
+    ("rrdbnet", "cuda"): 8,
+    ("face_unet", "cuda"): 8,  # usual, not measured
+}
 _FP32_ONLY = frozenset({"mtcnn", "dlib_resnet"})  # thresholds and distances are compared with published ones
 # SDXL's autoencoder overflows in fp16, Stable Diffusion's shows artefacts there (BVI runs it in float32).
 _FP32_FOR_FP16 = frozenset({"sd_vae"})

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from facerestore.core.errors import ConfigError
+from facerestore.stages.face_unet import FaceUNet
 from facerestore.stages.omgsr_s import OMGSRS
 from facerestore.stages.osdface import OSDFace
 from facerestore.stages.sdface import SDFace
@@ -19,6 +20,7 @@ from facerestore.training.adversary import Adversary
 from facerestore.training.job import Job
 from facerestore.training.one_step import LoRA, OneStepTask
 from facerestore.training.optimizer import Optimizer
+from facerestore.training.restorer import RestorerTask
 from facerestore.training.stream import Stream
 from facerestore.training.tadsr import BVI_LOSSES, TADSRTask
 from facerestore.training.terms import Loss
@@ -258,6 +260,27 @@ def bvi(faces: str = "", output_dir: str = "runs/bvi") -> Job:
     return replace(tadsr(faces, output_dir), name="bvi", task=task)
 
 
+def face_unet(faces: str = "", output_dir: str = "runs/face-unet") -> Job:
+    """A small U-Net for faces from nothing, of our own, on a CPU if need be.
+
+    Faces are degraded at 512 px, for which the presets are made, and trained on at 256 px.
+    """
+    task = RestorerTask.Config(
+        stage=FaceUNet.Config(),
+        losses=(Loss(name="l1"), Loss(name="high_frequency")),
+        generator=Optimizer(learning_rate=2e-4, schedule="cosine", warmup_steps=100),
+    )
+    data = Stream.Config(
+        faces=faces,
+        size_px=256,
+        presets=("gfpgan", "codeformer_small", "codeformer_large"),
+        degraded_px=512,
+    )
+    return Job(
+        name="face-unet", task=task, data=data, output_dir=output_dir, max_steps=100_000, batch_size=8
+    )
+
+
 JOBS: dict[str, Callable[[str, str], Job]] = {
     "osdface": osdface,
     "mipluscv-detail": mipluscv_detail,
@@ -265,6 +288,7 @@ JOBS: dict[str, Callable[[str, str], Job]] = {
     "honoraicamera": honoraicamera,
     "omgsr-s": omgsr_s,
     "sdface": sdface,
+    "face-unet": face_unet,
     "tadsr": tadsr,
     "bvi": bvi,
 }

@@ -33,6 +33,7 @@ from facerestore.data import (
     with_parts_only,
 )
 from facerestore.degradations import PRESETS, Preset, degrade, find_preset, read_basicsr
+from facerestore.imaging.resize import resize
 from facerestore.training.task import Batch
 
 Layout = Literal["auto", "folder", "ffhq", "list", "table", "shards"]
@@ -104,13 +105,17 @@ class Stream:
         """Side of the faces."""
         presets: tuple[str, ...] = ("gfpgan",)
         """Degradations, of which each face gets one by its seed; a name, or a BasicSR option file."""
+        degraded_px: int | None = None
+        """Side at which they are degraded: presets are made for 512 px, and on a smaller face the same blur
+        is more. None degrades them at `size_px`."""
         augment: Augment = Augment()
         """How faces are changed before."""
         workers: int = 2
         """Threads that read ahead."""
 
         def __post_init__(self) -> None:
-            if not 0 <= self.held_back < 1 or self.shown < 0 or self.size_px < 16 or not self.presets:
+            small = min(self.size_px, self.degraded_px or self.size_px)
+            if not 0 <= self.held_back < 1 or self.shown < 0 or small < 16 or not self.presets:
                 raise ConfigError(
                     f"held_back lies in [0,1), sizes above 15, one preset is needed: got {self}"
                 )
@@ -119,7 +124,7 @@ class Stream:
 
         def tiny(self) -> Self:
             """Small faces."""
-            return replace(self, size_px=64, shown=2, workers=0)
+            return replace(self, size_px=64, degraded_px=None, shown=2, workers=0)
 
     def __init__(
         self,
@@ -179,11 +184,12 @@ class Stream:
 
     def degraded(self, hq: Tensor, seeds: tuple[int, ...]) -> Tensor:
         """Each face by the preset that its seed takes."""
+        side = self.config.degraded_px or self.config.size_px
         rows = [
-            degrade(hq[i : i + 1], self.presets[_choice(len(self.presets), seed)], [seed])
+            degrade(resize(hq[i : i + 1], side, side), self.presets[_choice(len(self.presets), seed)], [seed])
             for i, seed in enumerate(seeds)
         ]
-        return torch.cat(rows)
+        return resize(torch.cat(rows), *hq.shape[2:])
 
     def validation(self) -> Shown | None:
         """The fixed faces; None where none are held back."""

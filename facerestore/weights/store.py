@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 VARIABLE = "FACERESTORE_WEIGHTS"
 OWN = "own/"
-"""Names that begin so are of adapters of the user's own, given by path alone."""
+"""Names that begin so are of adapters and networks of the user's own, given by path alone."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -33,7 +33,7 @@ class WeightStore:
     Args:
         paths: files of the user's own, by weight name. They may differ from the manifest's file: then their
             keys and shapes are checked by `load_into`, and `sha256` reports their own hash. A name that
-            begins with `own/` is in no manifest: it holds an adapter that nobody but the user knows.
+            begins with `own/` is in no manifest: an adapter or a network that nobody but the user knows.
 
     Raises:
         ConfigError: if a name is in no manifest.
@@ -56,7 +56,7 @@ class WeightStore:
             ConfigError: if there is none.
         """
         if name.startswith(OWN) and name in self._paths:
-            return _own_adapter(name, self._paths[name])
+            return _of_the_user(name, self._paths[name])
         known = {spec.name: spec for spec in (*manifest(), *remote())}
         if name in known:
             return known[name]
@@ -197,7 +197,7 @@ class WeightStore:
         return path
 
 
-def _own_adapter(name: str, path: Path) -> WeightSpec:
+def _of_the_user(name: str, path: Path) -> WeightSpec:
     return WeightSpec(
         name=name,
         file=f"{name}.safetensors",
@@ -206,8 +206,8 @@ def _own_adapter(name: str, path: Path) -> WeightSpec:
         licence="the user's own",
         source=str(path),
         citation="none",
-        net="LoRA of what it was trained on",
-        note="An adapter of the user's own.",
+        net="LoRA or network that was trained",
+        note="An adapter or a network of the user's own.",
     )
 
 
