@@ -83,8 +83,24 @@ def test_readme_tells_the_truth(repo: Path, tmp_path: Path):
         assert (repo / target).exists(), target
 
 
-@pytest.mark.slow
-def test_notebook(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_train_from_folder_goes_on_and_restores_with_what_it_learned(
+    repo: Path, aligned: Path, tmp_path: Path
+):
+    script, run = repo / "examples" / "03_train_from_folder.py", tmp_path / "run"
+    arguments = (aligned, run, aligned / "hopper_x8.png", "2")
+    done = python(script, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "2/2  generator/l1" in done.stdout
+    assert Image.open(run / "restored.png").size == (512, 512)
+    again = python(script, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "2/2" not in again.stdout
+
+
+def executed(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **parameters: int
+) -> list:
+    """The outputs of a notebook, run from a copy of `examples/` with other values in its first code cell."""
     nbclient = pytest.importorskip(
         "nbclient", reason="nbclient is not installed; it comes with the extra notebooks"
     )
@@ -100,12 +116,33 @@ def test_notebook(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(Path(sys.prefix) / "share" / "jupyter"))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
 
-    notebook = nbformat.read(repo / "examples" / "01_restore.ipynb", as_version=4)
+    notebook = nbformat.read(repo / "examples" / name, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    for parameter, value in parameters.items():
+        first.source, count = re.subn(rf"(?m)^{parameter} = \d+", f"{parameter} = {value}", first.source)
+        assert count == 1, parameter
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(examples)}})
     client.execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+@pytest.mark.slow
+def test_notebook(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    outputs = executed(repo, tmp_path, monkeypatch, "01_restore.ipynb")
     text = "".join(output.get("text", "") for output in outputs)
     assert "similarity" in text
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 6
     assert (tmp_path / "out" / "notebook" / "hopper_faded.jpg").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_notebook_of_training(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("skimage", reason="scikit-image is not installed; it comes with the extra dev")
+    outputs = executed(repo, tmp_path, monkeypatch, "02_finetune.ipynb", STEPS=4, SIDE_PX=64)
+    text = "".join(output.get("text", "") for output in outputs)
+    trained, held = re.search(r"(\d+) faces \(hash \w+\), (\d+) held back", text).groups()
+    assert int(trained) + int(held) == 12 and int(held) >= 2
+    assert "step    0: PSNR" in text and "step    4: PSNR" in text
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert (tmp_path / "out" / "finetune" / "run" / "export" / "face_unet.safetensors").is_file()
