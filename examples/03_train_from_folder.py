@@ -48,4 +48,5 @@ def main(faces: str, output: str, picture: str, steps: int = 2000) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    folder, target, photo, *steps = sys.argv[1:]
+    main(folder, target, photo, *map(int, steps))
