@@ -67,6 +67,26 @@ def discriminator_loss(
     return on_real + on_fake
 
 
+def balance(fidelity: Tensor, against: Tensor, last: Tensor) -> Tensor:
+    """The weight at which an adversarial loss pulls a layer as hard as another loss does.
+
+    Args:
+        fidelity: what the generator minimises otherwise, 0-d, computed through `last`.
+        against: the mean of its `generator_loss`, 0-d, computed through `last`.
+        last: the weight of the generator's last layer, which requires gradients.
+
+    Returns:
+        |grad fidelity| / (|grad against| + 1e-4), 0-d, at most 1e4, detached.
+
+    Reference:
+        Esser et al., 2021, VQGAN, arXiv:2012.09841.
+    Parity:
+        LIAGM/DAEFR@02d5010 `calculate_adaptive_weight`, whose last step, 0.8 times it, is left to the caller.
+    """
+    slopes = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (fidelity, against)]
+    return (slopes[0] / (slopes[1] + 1e-4)).clamp(max=1e4).detach()
+
+
 def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
     """Squared slope of a discriminator at real data; usually weighed by half of 10 and taken every 16 steps.
 

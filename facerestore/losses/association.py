@@ -45,7 +45,8 @@ class AssociationLoss(nn.Module):
         if pred.shape != target.shape or pred.ndim != 4:
             raise ShapeError(f"features of one shape (B,C,h,w), the first {tuple(pred.shape)}", target.shape)
         degraded, clean = (F.normalize(_rows(features), dim=1) for features in (pred, target))
-        logits = self.logit_scale.exp() * clean @ degraded.mT
+        with torch.autocast(pred.device.type, enabled=False):  # which would multiply in half precision
+            logits = self.logit_scale.exp() * clean @ degraded.mT
         same = torch.arange(len(logits), device=logits.device)
         apart = F.cross_entropy(logits, same, reduction="none")
         apart = apart + F.cross_entropy(logits.mT, same, reduction="none")

@@ -26,7 +26,8 @@ def nearest_codes(features: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(f"a codebook (K,{features.shape[1]})", codebook.shape)
     rows = features.detach().permute(0, 2, 3, 1)
     rows, codes = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (rows, codebook))
-    squared = rows.square().sum(3, keepdim=True) + codes.square().sum(1) - 2 * rows @ codes.mT
+    with torch.autocast(rows.device.type, enabled=False):  # which would multiply in half precision
+        squared = rows.square().sum(3, keepdim=True) + codes.square().sum(1) - 2 * rows @ codes.mT
     indices = squared.argmin(3)
     return F.embedding(indices, codebook).permute(0, 3, 1, 2), indices
 

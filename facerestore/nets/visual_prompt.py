@@ -231,7 +231,8 @@ def select_tokens(features: Tensor, codebook: Tensor, count: int) -> Tensor:
     """
     codes = codebook.float()
     rows = features.float().flatten(2).mT
-    squared = rows.square().sum(2, keepdim=True) + codes.square().sum(1) - 2 * rows @ codes.mT
+    with torch.autocast(rows.device.type, enabled=False):  # which would multiply in half precision
+        squared = rows.square().sum(2, keepdim=True) + codes.square().sum(1) - 2 * rows @ codes.mT
     distance, nearest = squared.min(2)
     order = distance.sort(dim=1, stable=True).indices
     ranked: list[list[int]] = nearest.gather(1, order).tolist()

@@ -5,7 +5,9 @@ Reference:
     (Wang et al., 2025, arXiv:2411.17163) train one on sharp and one on degraded faces.
 Parity:
     Keys are those of the published association checkpoint, `vqvae_LQ.` and `vqvae.` taken off; the dead
-    `norm2` of its attention blocks is left out. Encoder and codebook: see `facerestore.nets.visual_prompt`.
+    `norm2` of its attention blocks is left out. GitHub LIAGM/DAEFR@02d5010 `VQVAEGAN` on the same weights in
+    float32: `decode` at the published widths 5e-5 abs, the whole of it with gradients at small ones 1e-5.
+    Encoder and codebook at full size: see `facerestore.nets.visual_prompt`.
 """
 
 import torch.nn.functional as F

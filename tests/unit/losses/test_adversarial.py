@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from facerestore.core.errors import ConfigError, ShapeError
-from facerestore.losses.adversarial import Kind, discriminator_loss, generator_loss, r1_penalty
+from facerestore.losses.adversarial import Kind, balance, discriminator_loss, generator_loss, r1_penalty
 
 KINDS: tuple[Kind, ...] = ("hinge", "non_saturating", "soft_label")
 
@@ -107,3 +107,14 @@ def test_what_is_no_loss_or_does_not_fit_is_refused() -> None:
         generator_loss([torch.zeros(2, 1), torch.zeros(3, 1)], "hinge")
     with pytest.raises(ShapeError, match="as many fakes"):
         discriminator_loss(levels(3), levels(2), "hinge")
+
+
+def test_balance_is_the_ratio_of_slopes_at_a_layer() -> None:
+    last = torch.tensor([3.0, 4.0], requires_grad=True)
+    fidelity, against = last.square().sum(), (0.5 * last).sum()  # slopes (6,8) and (1/2,1/2)
+    share = balance(fidelity, against, last)
+    assert share.item() == pytest.approx(10 / (0.5**0.5 + 1e-4), rel=1e-6)
+    assert not share.requires_grad
+    assert balance(fidelity, 0 * against, last).item() == 1e4  # as 10 / 1e-4 is cut off
+    (fidelity + share * against).backward()  # the graph is still there
+    assert last.grad is not None

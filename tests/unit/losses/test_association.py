@@ -54,3 +54,10 @@ def test_gradients_reach_both_branches_and_the_scale() -> None:
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ShapeError, match="features of one shape"):
         AssociationLoss()(features(), features()[:1])
+
+
+def test_autocast_changes_nothing() -> None:
+    loss, pred, target = AssociationLoss(), features(), features().flip(0)
+    exact = loss(pred, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(pred, target), exact)

@@ -71,6 +71,17 @@ def test_codes_are_chosen_in_float32_whatever_the_dtype_of_the_encoder() -> None
     assert bool((torch.cdist(tokens[0, :1], codes).min() == 0).all())
 
 
+def test_codes_are_chosen_in_float32_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, codes = (
+        torch.randn(1, 16, 16, 16, generator=generator),
+        torch.randn(96, 16, generator=generator),
+    )
+    exact = select_tokens(features, codes, 77)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(select_tokens(features, codes, 77), exact)
+
+
 def test_the_projector_bends_after_both_convolutions() -> None:
     projector = PromptProjector(PromptProjector.Config(inputs=4, outputs=3))
     with torch.no_grad():
