@@ -24,6 +24,7 @@ from facerestore.training.restorer import RestorerTask
 from facerestore.training.stream import Stream
 from facerestore.training.tadsr import BVI_LOSSES, TADSRTask
 from facerestore.training.terms import Loss
+from facerestore.training.visual_prompt import VisualPromptTask
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out")
@@ -33,6 +34,34 @@ _ZIMAGE = (
     r"|all_x_embedder\.2-1",
 )
 """Not the context refiner, whose prompt is constant, and not what embeds timestep and prompt."""
+
+
+def osdface_prompt(faces: str = "", output_dir: str = "runs/osdface-prompt") -> Job:
+    """OSDFace's visual prompt, before everything else: the encoder of degraded faces and its codebook.
+
+    Published are the kinds of losses and the layout of the checkpoint, which is DAEFR's. So degradation,
+    weights, learning rate (4.5e-6 times the faces of a step) and optimiser are DAEFR's, from its
+    configuration; its codes are others in number and width. How long each part takes was not published, and
+    is ours. Where a step is to have other than 16 faces, the rates of both players should follow.
+
+    What is exported goes into the job `osdface` with `--weights vre=FILE` and
+    `--set task.stage.vre_double_norm=false`: this encoder saw faces normalised once.
+
+    Reference:
+        Wang et al., 2025, arXiv:2411.17163, section 3.2; GitHub LIAGM/DAEFR `configs/`.
+    """
+    return Job(
+        name="osdface-prompt",
+        task=VisualPromptTask.Config(associates_at=200_000),
+        data=Stream.Config(faces=faces, presets=("restoreformer",)),
+        output_dir=output_dir,
+        max_steps=300_000,
+        batch_size=2,
+        accumulation=8,
+        ema_decay=None,
+        save_every=5_000,
+        validate_every=5_000,
+    )
 
 
 def osdface(faces: str = "", output_dir: str = "runs/osdface") -> Job:
@@ -282,6 +311,7 @@ def face_unet(faces: str = "", output_dir: str = "runs/face-unet") -> Job:
 
 
 JOBS: dict[str, Callable[[str, str], Job]] = {
+    "osdface-prompt": osdface_prompt,
     "osdface": osdface,
     "mipluscv-detail": mipluscv_detail,
     "honoraicamera-prior": honoraicamera_prior,

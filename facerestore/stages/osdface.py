@@ -1,5 +1,6 @@
 """OSDFace: a diffusion UNet asked once, prompted by the codes that the degraded face itself shows."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -22,6 +23,7 @@ from facerestore.imaging.resize import resize
 from facerestore.nets.residual_refiner import ResidualRefiner
 from facerestore.nets.visual_prompt import PromptProjector, VisualPrompt, published_state
 from facerestore.stages.one_step import MADE, OneStep, OneStepConfig, OneStepStage
+from facerestore.weights.convert import read_part
 from facerestore.weights.load import load_into
 from facerestore.weights.seeded import fill_seeded
 
@@ -116,7 +118,8 @@ class OSDFace(OneStepStage):
             """Load everything, the adapter merged in float32.
 
             Raises:
-                ConfigError: if the networks do not fit each other, or the adapter says another timestep.
+                ConfigError: if the networks do not fit each other, or the adapter says another timestep, or
+                    the prompt's file that it was trained on another range or size.
                 KeyMismatch: if a file does not fit its network, or the adapter the UNet.
                 WeightsNotFound: names every file that is missing.
             """
@@ -130,7 +133,7 @@ class OSDFace(OneStepStage):
             if self.visual_prompt is None:
                 fill_seeded(prompt)
             else:
-                load_into(prompt, published_state(store.load(self.visual_prompt)), self.visual_prompt)
+                self._load_prompt(store, self.visual_prompt, prompt)
             if self.projector is None:
                 fill_seeded(projector)
             else:
@@ -138,6 +141,19 @@ class OSDFace(OneStepStage):
             dtype = target.layout(self.backbone).weights
             unet = component(store, self.unet, backbones.sd_unet, TINY_UNET, dtype=dtype, pieces=for_unet)
             return OSDFace(unet, codec, prompt, projector, self, self.load_refiner(store, codec))
+
+        def _load_prompt(self, store: "WeightStore", name: str, prompt: VisualPrompt) -> None:
+            """Load it where what its file says of its input, if anything, is what it is to be given."""
+            file = read_part(store.readable(name), store.spec(name).take)
+            given = {"vre_double_norm": self.vre_double_norm, "image_px": self.prompt_net.image_px}
+            for fact, value in given.items():
+                said, ours = file.metadata.get(fact), json.dumps(value)
+                if said is not None and said != ours:
+                    raise ConfigError(
+                        f"{name} ({store.find(name)}) was trained with {fact}={said}, and is to be used with "
+                        f"{fact}={ours}; set it to {said}"
+                    )
+            load_into(prompt, published_state(file.tensors), name)
 
         def tiny(self) -> Self:
             """Every network at its smallest with random weights, square faces at 64 px."""
