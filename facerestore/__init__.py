@@ -44,7 +44,7 @@ _EXPORTS = {
     "restore_folder": "facerestore.batch",
     "write_image": "facerestore.imaging.write",
 }
-_PACKAGES = ("degradations", "faces", "imaging", "recipes", "stages")
+_PACKAGES = ("data", "degradations", "faces", "imaging", "losses", "recipes", "stages", "training")
 
 __all__ = [*sorted(_EXPORTS), *_PACKAGES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -305,9 +305,7 @@ def face_unet(faces: str = "", output_dir: str = "runs/face-unet") -> Job:
         presets=("gfpgan", "codeformer_small", "codeformer_large"),
         degraded_px=512,
     )
-    return Job(
-        name="face-unet", task=task, data=data, output_dir=output_dir, max_steps=100_000, batch_size=8
-    )
+    return Job(name="face-unet", task=task, data=data, output_dir=output_dir, max_steps=100_000, batch_size=8)
 
 
 JOBS: dict[str, Callable[[str, str], Job]] = {

@@ -51,7 +51,7 @@ def described(name: str, value: Any) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{member}", "property"
             elif isinstance(what, classmethod | staticmethod) or inspect.isfunction(what):
                 yield f"{name}.{member}", f"def{signature(getattr(value, member))}"
-    elif callable(value):
+    elif inspect.isroutine(value):
         yield name, f"def{signature(value)}"
     else:
         yield name, type(value).__name__
