@@ -25,6 +25,6 @@ def seeded_layers(seed: int, name: str) -> Generator[None]:
 
     torch's layers know only the global generator of the CPU, which is put back where it stood.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType] - torch leaves it open
         torch.default_generator.manual_seed(generator(seed, name).initial_seed())
         yield
