@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -38,10 +39,10 @@ def test_a_training_is_stopped_resumed_and_exported(tmp_path: Path) -> None:
     long = command("--faces", faces, "-o", str(folder), "--set", "max_steps=100000", "--set", "log_every=1")
     long += ["--set", "task.generator.schedule=constant"]
     with subprocess.Popen(long, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        while (
-            not (folder / "log.jsonl").is_file() or "generator/l1" not in (folder / "log.jsonl").read_text()
-        ):
+        log = folder / "log.jsonl"
+        while not (log.is_file() and "generator/l1" in log.read_text()):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 130
