@@ -84,11 +84,40 @@ def stage(recipe: str, settings: dict[str, str], dtype: str, offload: str, runs:
     }
 
 
+def training_memory(checkpointing: bool) -> dict[str, Any]:
+    """Stable Diffusion 2.1's UNet with one block of two a level, in float32: a pass there and back."""
+    import torch
+    from kept import ATTENTION, kept_bytes, unet_inputs
+
+    from facerestore.diffusion import backbones
+    from facerestore.diffusion.attached import attach
+    from facerestore.diffusion.configs import SD21_UNET
+
+    net: Any = backbones.sd_unet(SD21_UNET | {"layers_per_block": 1}).requires_grad_(False)
+    attach(net, rank=16, alpha=16, targets=ATTENTION)
+    if checkpointing:
+        net.enable_gradient_checkpointing()
+    inputs = unet_inputs(1024)(torch.float32, "cpu")
+    kept = kept_bytes(net, inputs)
+    for value in net.parameters():  # what was made lazily is there now
+        value.data.add_(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak_gb()
+    net(**inputs, return_dict=False)[0].sum().backward()
+    return {"peak_gb": peak_gb() - before, "kept_gb": kept / 1e9}
+
+
 def restored(result: Any) -> int:
     """How many faces of a picture were restored."""
     return sum(face.status == "restored" for face in result.faces)
 
 
 if __name__ == "__main__":
-    job = {"first_face": first_face, "many": many, "one": one, "stage": stage}[sys.argv[1]]
+    job = {
+        "first_face": first_face,
+        "many": many,
+        "one": one,
+        "stage": stage,
+        "training_memory": training_memory,
+    }[sys.argv[1]]
     print(json.dumps(job(**json.loads(sys.argv[2]))))

@@ -16,6 +16,7 @@ from degradations import degradations
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
 from onestep import onestep
 from PIL import Image
+from training import training
 from zimage import zimage
 
 import facerestore
@@ -216,6 +217,7 @@ PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
     "layouts": lambda folder, weights: layouts(),
     "aligned": lambda folder, weights: aligned(),
     "degradations": lambda folder, weights: degradations(),
+    "training": lambda folder, weights: training(folder),
     "zimage": lambda folder, weights: zimage(),
     "onestep": lambda folder, weights: onestep(weights),
 }
