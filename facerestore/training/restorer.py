@@ -54,8 +54,7 @@ class RestorerTask(OneStepTask):
                 WeightsError: if a weight is missing, damaged, or does not fit.
             """
             built: Any = OneStepTask.Config.build(self, store, replace(target, dtype="fp32"))
-            _, layout = next(built.stage.networks(replace(target, dtype="fp32"), _WHOLE_BATCH))
-            built.stage.layout = layout
+            built.stage.layout = replace(built.stage.layout, batch=_WHOLE_BATCH)
             return RestorerTask(built.stage, self, built.objective, built.adversary, built.before)
 
     def fields(self, batch: Batch) -> dict[str, Any]:
