@@ -14,7 +14,7 @@ demo: .venv/ready-base
 	$(BIN)/facerestore demo -o out/demo --photos examples/photos --faces examples/faces
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25 --durations-min=3
 
 check: .venv/ready-test
 	$(BIN)/ruff check .

@@ -205,7 +205,7 @@ class OneStepTask(Task):
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """What the stage makes of a batch, and all that losses may read."""
-        coarse = self.coarse(batch.lq, batch.seeds)
+        coarse = self.coarse(batch.lq, batch.seeds) if batch.coarse is None else batch.coarse
         fields: dict[str, Any] = self.made_of(coarse, batch.seeds) | {
             "hq": batch.hq,
             "lq": batch.lq,

@@ -59,7 +59,7 @@ class RestorerTask(OneStepTask):
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """What the stage makes of a batch, and all that losses may read."""
-        coarse = self.coarse(batch.lq, batch.seeds)
+        coarse = self.coarse(batch.lq, batch.seeds) if batch.coarse is None else batch.coarse
         image = self.stage.restore(coarse, RestorationState.start(coarse, batch.seeds))
         batch.made["image"] = image.detach()
         return {

@@ -1,6 +1,7 @@
 """The faces of a job: which ones, in which order, degraded how; and the fixed ones that are looked at."""
 
-from collections.abc import Generator, Mapping
+import hashlib
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,6 +14,7 @@ from facerestore.core.errors import ConfigError
 from facerestore.core.seeding import generator
 from facerestore.data import (
     Augment,
+    Cached,
     Index,
     Order,
     Pictures,
@@ -20,6 +22,7 @@ from facerestore.data import (
     balanced,
     batches,
     content_seed,
+    fill,
     fingerprint,
     held_back,
     index_ffhq,
@@ -37,7 +40,10 @@ from facerestore.imaging.resize import resize
 from facerestore.training.task import Batch
 
 Layout = Literal["auto", "folder", "ffhq", "list", "table", "shards"]
+Coarse = Callable[[Tensor, tuple[int, ...]], Tensor]
+"""Degraded faces (B,3,H,W) and their seeds to what a stage makes of them."""
 _RECORD = "seen.json"
+_KEPT = ("lq", "coarse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +164,7 @@ class Stream:
         self.order = Order(len(self.index), seed, weights=weights)
         self._source: Generator[Mapping[str, Any]] | None = None
         self._position = -1
+        self._caches = ("", "")
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """The batch of a step, or one part of it; asked for in order, the next ones are read meanwhile."""
@@ -180,7 +187,52 @@ class Stream:
         hq, seeds = read["hq"].to(self.device, non_blocking=True), tuple(read["seed"])
         lq = read["lq"].to(self.device) if "lq" in read else self.degraded(hq, seeds)
         boxes = {name: box.to(self.device) for name, box in read.get("boxes", {}).items()}
-        return Batch(hq=hq, lq=lq, seeds=seeds, keys=tuple(read["key"]), step=step, boxes=boxes)
+        coarse = read["coarse"].to(self.device) if "coarse" in read else None
+        return Batch(
+            hq=hq, lq=lq, seeds=seeds, keys=tuple(read["key"]), step=step, coarse=coarse, boxes=boxes
+        )
+
+    def keep(
+        self, folder: str, coarse: Callable[[Tensor, tuple[int, ...]], Tensor], made_by: BaseConfig
+    ) -> int:
+        """Degrade every face once and keep it, with what a stage made of it; later batches have both.
+
+        What is there from an earlier run with the same stage, presets and sizes is read. Files of weights are
+        not compared: a cache belongs to one set of weights.
+
+        Args:
+            folder: of all caches.
+            coarse: the stage: degraded faces and their seeds to pictures.
+            made_by: the settings of the stage.
+
+        Returns:
+            How many faces were computed.
+
+        Raises:
+            OutputError: if a file cannot be written.
+        """
+        facts = [made_by, *self.presets, replace(self.config, faces="", workers=0)]
+        name = hashlib.sha256("".join(fact.fingerprint() for fact in facts).encode()).hexdigest()[:16]
+
+        def make(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+            seeds = tuple(batch["seed"])
+            lq = self.degraded(batch["hq"].to(self.device), seeds)
+            return {"lq": lq.cpu(), "coarse": coarse(lq, seeds).float().clamp(0, 1).cpu()}
+
+        count = (
+            fill(self.dataset, folder, name, make, _KEPT, batch=self.batch_size) if self.world[0] == 0 else 0
+        )
+        self._caches = (folder, name)
+        return count
+
+    def use_kept(self) -> None:
+        """Read what `keep` has made; every process does, once the first is done.
+
+        Raises:
+            DataError: if something is missing.
+        """
+        self.close()
+        self.dataset = Cached(self.dataset, *self._caches, _KEPT)
 
     def degraded(self, hq: Tensor, seeds: tuple[int, ...]) -> Tensor:
         """Each face by the preset that its seed takes."""

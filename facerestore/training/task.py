@@ -28,6 +28,7 @@ class Batch:
         seeds: one per sample, from which every draw for it follows.
         keys: their names.
         step: of the training, from 0.
+        coarse: what a stage before made of `lq`, where it was computed once for all steps.
         boxes: of "left_eye", "right_eye" and "mouth" (B,4), left, top, right, bottom in pixels.
         made: what one player computed and the next may use; empty at first.
     """
@@ -37,6 +38,7 @@ class Batch:
     seeds: tuple[int, ...]
     keys: tuple[str, ...] = ()
     step: int = 0
+    coarse: Tensor | None = None
     boxes: Mapping[str, Tensor] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 

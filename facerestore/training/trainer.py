@@ -86,6 +86,8 @@ class Trainer:
         self.stream = Stream(
             job.data, seed=job.seed, batch_size=job.batch_size, device=self.device, world=world
         )
+        if job.cache:
+            self._keep_coarse()
         self.step = 0
         self.record = Record(self.folder, job, self.stream, main=self.accelerator.is_main_process)
         self._asked = self._stop = False  # by a signal; by all processes together
@@ -274,6 +276,15 @@ class Trainer:
                 if enable is not None and getattr(net, "_supports_gradient_checkpointing", True):
                     enable()
         return task
+
+    def _keep_coarse(self) -> None:
+        before: Any = getattr(self.task, "before", None)
+        if before is None:
+            raise ConfigError(f"{self.job.name}: there is no stage before whose outputs to keep")
+        task: Any = self.task
+        self.stream.keep(self.job.cache, task.coarse, before.config)
+        self.accelerator.wait_for_everyone()
+        self.stream.use_kept()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.job.precision == "fp32":

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +43,43 @@ OSDFACE = (
 )
 ZIMAGE = ("z-image-turbo/transformer", "z-image-turbo/vae", "z-image-turbo/prompt", "mipluscv/detail-lora")
 SDFACE = ("sdxl-turbo/unet", "sdxl-turbo/vae", "sdface/lora", *PROMPT)
-NEEDED_GB = 40
 
 
-def onestep(kept: Path | None = None) -> Iterator[Row]:
-    """Every figure; weights are written to a temporary folder, or to `kept` and left there."""
+def osdface(kept: Path | None = None) -> Iterator[Row]:
+    """Against its official way, and in memory; weights go to a temporary folder, or stay in `kept`."""
+    with _weights(kept, 6, *OSDFACE) as written:
+        if written:
+            yield from speed()
+            yield from batches()
+            yield from merged()
+            yield from memory_of_one()
+
+
+def sdface(kept: Path | None = None) -> Iterator[Row]:
+    """SDFace, whose UNet is SDXL's."""
+    with _weights(kept, 14, *SDFACE) as written:
+        if written:
+            yield from sdxl()
+
+
+def mipluscv(kept: Path | None = None) -> Iterator[Row]:
+    """OSDFace and Z-Image, one after the other."""
+    with _weights(kept, 20, *OSDFACE, *ZIMAGE) as written:
+        if written:
+            yield from two_stages()
+
+
+@contextmanager
+def _weights(kept: Path | None, needed_gb: int, *names: str) -> Iterator[bool]:
+    """Made weights of full size, where the disk has room for them, for as long as they are needed."""
     folder = kept or Path(tempfile.mkdtemp(prefix="facerestore-bench-"))
-    if shutil.disk_usage(folder).free < NEEDED_GB * 1e9:
-        print(f"one-step restorers at full size are left out: they need {NEEDED_GB} GB of disk for a while")
-        return
     try:
-        os.environ["FACERESTORE_WEIGHTS"] = str(write(folder, *OSDFACE))
-        yield from speed()
-        yield from memory_of_one()
-        yield from flux()
-        write(folder, *SDFACE)
-        yield from sdxl()
-        write(folder, *ZIMAGE)
-        yield from two_stages()
+        if shutil.disk_usage(folder).free < needed_gb * 1e9:
+            print(f"{names[0]} and more are left out: they need {needed_gb} GB of disk for a while")
+            yield False
+            return
+        os.environ["FACERESTORE_WEIGHTS"] = str(write(folder, *names))
+        yield True
     finally:
         if kept is None:
             shutil.rmtree(folder)
@@ -114,7 +134,6 @@ def speed() -> Iterator[Row]:
     if FAST:
         stages["bf16"] = stage_of("bf16")
     small = {codec: stage_of(BEST, codec=codec) for codec in ("tiny_decoder", "tiny")}
-    plain = stage_of(BEST, lora=None)
     best = stages[BEST]
     calls: dict[str, Callable[[], Any]] = {"official": lambda: scripted(face)}
     calls |= {name: lambda stage=stage: run(stage, face) for name, stage in (stages | small).items()}
@@ -153,6 +172,13 @@ def speed() -> Iterator[Row]:
         reference=seconds["bare"],
         target=1.05,
     )
+
+
+def merged() -> Iterator[Row]:
+    """The UNet with its adapter merged and without one, all weights of both in memory: mapped ones differ."""
+    best, plain = stage_of(BEST), stage_of(BEST, lora=None)
+    for value in (*best.unet.parameters(), *plain.unet.parameters()):
+        value.data = value.data.clone()
     z, prompt = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 1024).to(best.layout.dtype)
     steps = torch.full((1,), 399)
 
@@ -169,6 +195,11 @@ def speed() -> Iterator[Row]:
         target=1.02,
         runs=7,
     )
+
+
+def batches() -> Iterator[Row]:
+    """One face and four."""
+    best, face = stage_of(BEST), facerestore.read_image(FACE).srgb()
     four, runs = face.repeat(4, 1, 1, 1), 3
     timed = interleaved({"1": lambda: run(best, face), "4": lambda: run(best, four)}, runs)
     yield Row(

@@ -14,7 +14,7 @@ import torch
 from data import data
 from degradations import degradations
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
-from onestep import onestep
+from onestep import flux, mipluscv, osdface, sdface
 from PIL import Image
 from training import training
 from zimage import zimage
@@ -219,7 +219,10 @@ PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
     "degradations": lambda folder, weights: degradations(),
     "training": lambda folder, weights: training(folder),
     "zimage": lambda folder, weights: zimage(),
-    "onestep": lambda folder, weights: onestep(weights),
+    "flux": lambda folder, weights: flux(),
+    "osdface": lambda folder, weights: osdface(weights),
+    "sdface": lambda folder, weights: sdface(weights),
+    "mipluscv": lambda folder, weights: mipluscv(weights),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facerestore.core.errors import ConfigError, OutputError, ResumeMismatch, TrainingDiverged, TrainingError
+from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job, Trainer
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.task import only
@@ -226,3 +227,23 @@ def test_the_folder_says_what_was_done(job: Job) -> None:
     assert sorted(path.name for path in (trainer.folder / "sheets").iterdir()) == [
         f"step-{step:08d}.png" for step in (0, 3, 6)
     ]
+
+
+def test_outputs_of_the_stage_before_are_computed_once(job: Job, tmp_path: Path) -> None:
+    task = replace(job.task, before=OSDFace.Config().tiny())
+    kept = replace(job, task=task, cache=str(tmp_path / "cache"), max_steps=3)
+    trainer = started(kept)
+    (place,) = (tmp_path / "cache").iterdir()
+    files = [path for path in place.rglob("*") if path.is_file()]
+    assert len(files) == 2 * len(trainer.stream.index)  # degraded, and coarse
+    batch = trainer.stream.batch(0)
+    assert batch.coarse is not None
+    wanted = trainer.task.coarse(batch.lq, batch.seeds)
+    flipped = (batch.coarse - wanted).abs().mean(dim=(1, 2, 3))
+    assert flipped.max() < 2e-2  # 8 bits, and what a network makes of a mirrored face
+    again = trainer.stream.batch(0)
+    assert torch.equal(batch.lq, again.lq)
+    assert trainer.fit()
+    assert started(replace(kept, max_steps=4)).stream.keep(kept.cache, trainer.task.coarse, task.before) == 0
+    with pytest.raises(ConfigError, match="no stage before"):
+        started(replace(job, cache=str(tmp_path / "other"), output_dir=str(tmp_path / "x")))
