@@ -211,7 +211,6 @@ class OneStepTask(Task):
             "lq": batch.lq,
             "coarse": coarse,
             "seeds": batch.seeds,
-            "noise": self.stage.config.noise_timestep / 1000,
             **batch.boxes,
         }
         if "z_hq" in self._read():

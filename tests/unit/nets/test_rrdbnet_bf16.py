@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from facerestore.core.precision import cpu_has_fast_bf16
 from facerestore.nets.rrdbnet import RRDBNet
 from facerestore.weights.load import load_into
 from facerestore.weights.store import WeightStore
@@ -14,6 +15,8 @@ def test_bf16_stays_within_45_db_of_fp32() -> None:
     data = pytest.importorskip("skimage.data")
     face = torch.from_numpy(data.astronaut()[30:170, 160:300].copy()).permute(2, 0, 1)[None].float() / 255
     face = interpolate(face, size=(64, 64), mode="bilinear", antialias=True)
+    if not cpu_has_fast_bf16():  # emulated, in minutes: its middle has to do
+        face = face[..., 24:40, 24:40]
     net = RRDBNet(RRDBNet.Config()).eval()
     load_into(net, WeightStore().load("realesrgan-x4plus"), "realesrgan-x4plus")
     with torch.no_grad():
