@@ -1,16 +1,10 @@
 """`report.html`: one self-contained page, a before/after slider a picture, the numbers of every face."""
 
-import base64
-import hashlib
-import html
-import io
 import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,15 +14,13 @@ from PIL import Image
 from facerestore.core.errors import OutputError
 from facerestore.imaging.photo import Photo
 from facerestore.imaging.whole import whole_file
+from facerestore.report.shell import WARNING, asset, escaped, foot, head, jpeg_uri
 from facerestore.report.thumbnail import thumbnail
 
 PICTURE_PX = 900
 """Longer side of the pictures in the page: large enough to judge, small enough for hundreds of them."""
 FACE_PX = 176
 _FACES_SHOWN = 12
-_QUALITY = 82
-
-WARNING = "Restored detail is invented. It shows what may have been, and is no evidence of who somebody is."
 
 
 class ReportWriter:
@@ -65,14 +57,14 @@ class ReportWriter:
         self._faces.update(face["status"] for face in row["faces"])
         self._run = row["run"]
         number = self._counts.total()
-        parts = [f'<section class="card"><h2><bdi>{_text(row["source"])}</bdi></h2>']
+        parts = [f'<section class="card"><h2><bdi>{escaped(row["source"])}</bdi></h2>']
         if row["error"]:
-            parts.append(f'<p class="error">Failed: <bdi>{_text(row["error"])}</bdi></p>')
+            parts.append(f'<p class="error">Failed: <bdi>{escaped(row["error"])}</bdi></p>')
         if before is not None and after is not None and row["output_sha256"] != row["input_sha256"]:
             parts.append(_slider(row["source"], number, before, after))
         elif before is not None:
             parts.append(f"<p>{_picture(before, 'Input', row['source'])}</p>")
-        parts += [f'<p class="soft"><bdi>{_text(note)}</bdi></p>' for note in row["notes"]]
+        parts += [f'<p class="soft"><bdi>{escaped(note)}</bdi></p>' for note in row["notes"]]
         if row["faces"]:
             parts += [_face_pairs(row["faces"], before, after), _table(row["faces"])]
         parts.append("</section>\n")
@@ -90,12 +82,12 @@ class ReportWriter:
         Raises:
             OutputError: if it cannot be written.
         """
-        foot = f"{_provenance(self._run)}</main><script>{_asset('page.js')}</script></body></html>\n"
+        end = f"{_provenance(self._run)}{foot(asset('page.js'))}"
         with whole_file(self.path) as page:
             page.write(self._head().encode(errors="backslashreplace"))
             self._body.seek(0)
             shutil.copyfileobj(self._body, page)
-            page.write(foot.encode(errors="backslashreplace"))
+            page.write(end.encode(errors="backslashreplace"))
         return self.path
 
     def __enter__(self) -> Self:
@@ -110,38 +102,15 @@ class ReportWriter:
             self._pictures.unlink()
 
     def _head(self) -> str:
-        policy = (
-            f"default-src 'none'; img-src data:; style-src {_source(_asset('page.css'))}; "
-            f"script-src {_source(_asset('page.js'))}; base-uri 'none'; form-action 'none'"
-        )
         return (
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_text(self.title)}</title><style>{_asset('page.css')}</style></head><body><main>"
-            f"<h1>{_text(self.title)}</h1>"
-            f'<p class="soft">{_counted(self._counts, "picture")}. {_counted(self._faces, "face")}.</p>'
-            f'<p class="warning">{WARNING}</p>\n'
+            f'{head(self.title, asset("page.js"))}<p class="soft">{_counted(self._counts, "picture")}. '
+            f'{_counted(self._faces, "face")}.</p><p class="warning">{WARNING}</p>\n'
         )
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("facerestore.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _source(text: str) -> str:
-    """A block as a Content-Security-Policy names it: by its hash, so that no other one runs."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _counted(counts: Counter[str], noun: str) -> str:
     total = counts.total()
-    parts = ", ".join(f"{count} {_text(status)}" for status, count in sorted(counts.items()))
+    parts = ", ".join(f"{count} {escaped(status)}" for status, count in sorted(counts.items()))
     return f"{total} {noun}{'' if total == 1 else 's'}{': ' + parts if parts else ''}"
 
 
@@ -150,7 +119,7 @@ def _slider(name: str, number: int, before: Photo, after: Photo) -> str:
         f'<div class="compare">{_picture(after, "Restored", name)}'
         f"{_picture(before, 'Input', name, like=after)}"
         f'<input type="range" id="slider-{number}" min="0" max="100" step="0.5" value="50" '
-        f'aria-label="Before and after: {_text(name)}"><span class="bar"></span>'
+        f'aria-label="Before and after: {escaped(name)}"><span class="bar"></span>'
         '<span class="tag left">before</span><span class="tag right">after</span></div>'
     )
 
@@ -162,7 +131,7 @@ def _picture(photo: Photo, what: str, name: str, like: Photo | None = None) -> s
     width, height = max(1, round(shape.width * scale)), max(1, round(shape.height * scale))
     small = thumbnail(photo.reduced_srgb(max(width, height))[0], width, height)
     return (
-        f'<img class="{what.lower()}" src="{_data_uri(small)}" alt="{what}: {_text(name)}" '
+        f'<img class="{what.lower()}" src="{jpeg_uri(small)}" alt="{what}: {escaped(name)}" '
         f'width="{width}" height="{height}">'
     )
 
@@ -176,7 +145,7 @@ def _face_pairs(faces: Sequence[Mapping[str, Any]], before: Photo | None, after:
         number = face["index"] + 1
         sides: list[str] = []
         for photo, when in ((before, "before"), (after, "after")):
-            crop = _data_uri(_face(photo, face["box"], photo.width / before.width))
+            crop = jpeg_uri(_face(photo, face["box"], photo.width / before.width))
             size = f'width="{FACE_PX}" height="{FACE_PX}"'
             sides.append(f'<img src="{crop}" alt="Face {number} {when}" {size}>')
         caption = f"<figcaption>face {number}</figcaption>"
@@ -198,7 +167,7 @@ def _table(faces: Sequence[Mapping[str, Any]]) -> str:
             _number(face["identity_similarity"], 2),
             face["status"],
         )
-        lines.append(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>")
+        lines.append(f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in cells)}</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
@@ -208,7 +177,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _provenance(run: Mapping[str, Any]) -> str:
     """What made the pictures, nested settings written as `name: value` lists."""
-    lines = "".join(f"<dt>{_text(name)}</dt><dd>{_text(_flat(value))}</dd>" for name, value in run.items())
+    lines = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(_flat(value))}</dd>" for name, value in run.items())
     return (
         f'<section class="card"><h2>How this was made</h2><dl>{lines}</dl>'
         '<p class="soft">Identity distance: L2 distance of face descriptors before and after; below 0.6 they '
@@ -235,9 +204,3 @@ def _face(photo: Photo, box: Sequence[float], scale: float) -> Image.Image:
     width, height = max(1, round(region.shape[3] * scale)), max(1, round(region.shape[2] * scale))
     square.paste(thumbnail(region, width, height), ((FACE_PX - width) // 2, (FACE_PX - height) // 2))
     return square
-
-
-def _data_uri(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -21,7 +21,7 @@ def made() -> ResidualUNet:
 def test_it_has_the_stated_size() -> None:
     with torch.device("meta"):
         net = ResidualUNet(ResidualUNet.Config())
-    assert sum(parameter.numel() for parameter in net.parameters()) == 8_465_328
+    assert sum(parameter.numel() for parameter in net.parameters()) == 8_511_788
     assert net.config.multiple_px == 16
 
 
