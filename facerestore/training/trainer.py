@@ -101,7 +101,8 @@ class Trainer:
     def fit(self, on_step: Callable[[StepReport], None] | None = None) -> bool:
         """Train until `max_steps`, validating and saving on the way.
 
-        A SIGTERM or an interrupt from the keyboard ends it after the step in hand, saved.
+        A SIGTERM or an interrupt from the keyboard ends it after the step in hand, saved. However it ends,
+        the threads that read ahead end with it.
 
         Args:
             on_step: told of every step, for progress bars.
@@ -114,7 +115,7 @@ class Trainer:
             TrainingError: if the memory does not suffice; says what to lower.
             OutputError: if nothing can be written any more; the last checkpoint is whole.
         """
-        with _asked_to_stop(self), self.record.open(self.step):
+        with _asked_to_stop(self), contextlib.closing(self.stream), self.record.open(self.step):
             if self.step == 0:
                 self._validate()
             while self.step < self.job.max_steps and not self._stop:

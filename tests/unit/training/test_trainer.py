@@ -1,8 +1,10 @@
 """The loop itself: what a step does, what a resume changes (nothing), and how a training may end."""
 
+import contextlib
 import json
 import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from facerestore.core.errors import ConfigError, OutputError, ResumeMismatch, TrainingDiverged, TrainingError
 from facerestore.stages.osdface import OSDFace
-from facerestore.training import Job, Trainer
+from facerestore.training import Job, StepReport, Trainer
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.task import only
 
@@ -105,6 +107,26 @@ def test_sigterm_saves_and_leaves(job: Job) -> None:
     assert json.loads((trainer.folder / "run.json").read_text())["state"] == "stopped"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert started(job).step == 2
+
+
+@pytest.mark.parametrize("ending", ["done", "failed", "interrupted"])
+def test_threads_that_read_ahead_end_with_the_training(job: Job, ending: str) -> None:
+    def readers() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name.startswith("facerestore-data")}
+
+    def on_step(report: StepReport) -> None:
+        assert readers() > before
+        if ending == "interrupted":
+            raise KeyboardInterrupt
+        if ending == "failed":
+            raise OutputError("nothing can be written")
+
+    before = readers()
+    trainer = started(replace(job, data=replace(job.data, workers=1), max_steps=1))
+    errors: dict[str, type[BaseException]] = {"failed": OutputError, "interrupted": KeyboardInterrupt}
+    with pytest.raises(errors[ending]) if ending in errors else contextlib.nullcontext():
+        trainer.fit(on_step)
+    assert readers() == before
 
 
 def test_another_configuration_is_refused_by_field(job: Job) -> None:
