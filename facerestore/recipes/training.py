@@ -18,9 +18,10 @@ from facerestore.stages.sdface import SDFace
 from facerestore.stages.zimage import ZImage
 from facerestore.training.adversary import Adversary
 from facerestore.training.job import Job
-from facerestore.training.one_step import LoRA, OneStepTask
+from facerestore.training.one_step import OneStepTask
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.restorer import RestorerTask
+from facerestore.training.stage_task import LoRA
 from facerestore.training.stream import Stream
 from facerestore.training.tadsr import BVI_LOSSES, TADSRTask
 from facerestore.training.terms import Loss

@@ -1,5 +1,6 @@
 """Who tells restored from sharp faces: a discriminator, and its part in both players' losses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from facerestore.core.config import Config as BaseConfig
 from facerestore.core.errors import ConfigError
+from facerestore.core.precision import FP32, Target
 from facerestore.core.seeding import generator, seeded_layers
 from facerestore.imaging.resize import resize
 from facerestore.losses.adversarial import Kind, discriminator_loss, generator_loss, r1_penalty
@@ -17,7 +19,7 @@ from facerestore.losses.discriminators.dinov3_convnext import DinoV3Discriminato
 from facerestore.losses.discriminators.latent import LatentDiscriminator
 from facerestore.losses.discriminators.patch import PatchDiscriminator
 from facerestore.training.draws import integers, noise_like
-from facerestore.training.task import Batch
+from facerestore.training.task import DISCRIMINATOR, Batch
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -75,6 +77,11 @@ class Adversary(nn.Module):
             if min(self.weight, self.starts_at, self.r1) < 0:
                 raise ConfigError(f"Adversary: no number lies below 0, got {self}")
 
+        @property
+        def reads(self) -> frozenset[str]:
+            """Fields beside `image` and `hq` that it needs."""
+            return frozenset({"z_hq"} if self.net == "latent" else set())
+
         def weights(self) -> tuple[str, ...]:
             """Names of the weights it needs."""
             return () if self.made else _WEIGHTS[self.net]
@@ -83,10 +90,10 @@ class Adversary(nn.Module):
             """The same on a small made network."""
             return replace(self, made=True)
 
-        def build(self, store: "WeightStore") -> "Adversary":
-            """Load what is frozen, and draw what is trained."""
+        def build(self, store: "WeightStore", target: Target = FP32) -> "Adversary":
+            """Load what is frozen, draw what is trained, and bring it to the target's device."""
             with seeded_layers(self.seed, f"adversary/{self.net}"):
-                return Adversary(self._net(store), self)
+                return Adversary(self._net(store), self).to(target.device)
 
         def _net(self, store: "WeightStore") -> nn.Module:
             if self.net == "patch":
@@ -111,10 +118,17 @@ class Adversary(nn.Module):
         self.net: Any = net
         self.config = config
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """Fields beside `image` and `hq` that it needs."""
-        return frozenset({"z_hq"} if self.config.net == "latent" else set())
+    player = DISCRIMINATOR
+
+    def say(self, fields: dict[str, Any], batch: Batch) -> Iterator[tuple[str, float, Tensor]]:
+        """Its part in the generator's loss, once that listens."""
+        each = self.generator(fields, batch)
+        if each is not None:
+            yield "adversary", self.config.weight, each
+
+    def own(self, batch: Batch) -> tuple[str, Tensor]:
+        """What it minimises itself."""
+        return "adversary", self.discriminator(batch)
 
     def generator(self, fields: dict[str, Any], batch: Batch) -> Tensor | None:
         """How little the pictures of the generator are taken for real: (B,), or None before its start."""

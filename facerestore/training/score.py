@@ -1,5 +1,6 @@
 """Who teaches by what it would denoise: a frozen diffusion model, and its part in the players' losses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
 Kind = Literal["vsd", "ta_vsd", "csd"]
+SCORE = "score"
+"""The player: the second network beside the teacher."""
 UNET_LAYERS = r"conv\w*|to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2"
 """The last parts of the names of layers that OSEDiff and TADSR adapt in Stable Diffusion's UNet: all but
 those of the timestep."""
@@ -126,9 +129,17 @@ class Score(nn.Module):
         self.register_buffer("untold", untold, persistent=False)
 
     @property
-    def trains(self) -> bool:
-        """Whether it is a player: it has a second network."""
-        return self.config.kind != "csd"
+    def player(self) -> str | None:
+        """It is one where it has a second network."""
+        return None if self.config.kind == "csd" else SCORE
+
+    def say(self, fields: dict[str, Any], batch: Batch) -> Iterator[tuple[str, float, Tensor]]:
+        """Its part in the generator's loss."""
+        yield "score", self.config.weight, self.generator(fields, batch)
+
+    def own(self, batch: Batch) -> tuple[str, Tensor]:
+        """What the second network minimises."""
+        return "denoising", self.second(batch)
 
     def require_latents_of(self, codec: LatentCodec) -> None:
         """Check that it knows the latents of an autoencoder.

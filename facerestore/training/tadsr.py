@@ -26,9 +26,11 @@ from facerestore.nets.residual_refiner import ResidualRefiner
 from facerestore.stages.one_step import OneStep
 from facerestore.stages.tadsr import REFINER, TADSR
 from facerestore.training.draws import integers
-from facerestore.training.one_step import LoRA, OneStepTask, base_of
+from facerestore.training.one_step import OneStepTask, base_of
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.score import UNET_LAYERS, Score
+from facerestore.training.stage_task import LoRA
+from facerestore.training.task import Batch
 from facerestore.training.terms import Loss
 from facerestore.weights.convert import read_checkpoint
 from facerestore.weights.folders import STEMS
@@ -180,9 +182,9 @@ class TADSRTask(OneStepTask):
                 KeyMismatch: if the stage's file has other adapters than these.
                 WeightsError: if a weight is missing, damaged, or does not fit.
             """
-            task = TADSRTask(*self.parts(store, target))
-            if "z_hq" in task._read():
+            if "z_hq" in self.reads():
                 raise ConfigError("TADSR trains its encoder: no loss and no adversary may read z_hq")
+            task = TADSRTask(**self.parts(store, target))
             if self.refined:
                 task.stage.get_submodule("refiner").float().requires_grad_(True)
             if self.stage.adapter is not None:
@@ -191,11 +193,11 @@ class TADSRTask(OneStepTask):
                 )
             return task
 
-    def made_of(self, coarse: Tensor, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def made_of(self, coarse: Tensor, batch: Batch) -> dict[str, Any]:
         """What the stage makes of its input (B,3,H,W), each face at a timestep drawn by its seed."""
-        chosen = integers(0, len(TIMESTEPS), seeds, "tadsr/timesteps", coarse.device)
+        chosen = integers(0, len(TIMESTEPS), batch.seeds, "tadsr/timesteps", coarse.device)
         stage: Any = self.stage
-        return stage.at(coarse, seeds, torch.tensor(TIMESTEPS, device=coarse.device)[chosen])
+        return stage.at(coarse, batch.seeds, torch.tensor(TIMESTEPS, device=coarse.device)[chosen])
 
     def trained(self) -> dict[str, Tensor]:
         """Every tensor that is trained, called as in `tadsr.pkl`, the refiner's as in BVI's checkpoint."""

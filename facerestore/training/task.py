@@ -43,6 +43,8 @@ class Batch:
     made: dict[str, Any] = field(default_factory=dict)
 
 
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+"""Names of players; every task has the first."""
 Terms = dict[str, Tensor]
 """The parts of a loss by name, 0-d, for the log."""
 

@@ -59,6 +59,11 @@ class Loss(Config):
                 f"{self.name}: a noise level is given to {' and '.join(_LEVELLED)}, and to no other"
             )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields that are its arguments."""
+        return LOSSES[self.name].reads
+
     def weights(self) -> tuple[str, ...]:
         """Names of the weights that its network needs."""
         return () if self.made else LOSSES[self.name].weights

@@ -24,10 +24,9 @@ from facerestore.training.ema import Average
 from facerestore.training.job import MAY_DIFFER, Job
 from facerestore.training.record import Record
 from facerestore.training.stream import Stream
-from facerestore.training.task import Batch, Task, Terms, only, trainable
+from facerestore.training.task import GENERATOR, Batch, Task, Terms, only, trainable
 from facerestore.weights.store import WeightStore
 
-GENERATOR = "generator"
 _ANSWERS = (
     "Lower batch_size and raise accumulation by as much (the same steps, less memory), set "
     "checkpointing=true, choose precision=bf16, or train smaller faces"

@@ -31,9 +31,16 @@ from facerestore.losses.objective import Objective
 from facerestore.nets.visual_prompt import VisualPrompt
 from facerestore.nets.vq_autoencoder import VQAutoencoder
 from facerestore.training.adversary import Adversary
-from facerestore.training.one_step import DISCRIMINATOR, GENERATOR
 from facerestore.training.optimizer import Optimizer
-from facerestore.training.task import Batch, Task, TaskConfig, Terms, mean_of_batch
+from facerestore.training.task import (
+    DISCRIMINATOR,
+    GENERATOR,
+    Batch,
+    Task,
+    TaskConfig,
+    Terms,
+    mean_of_batch,
+)
 from facerestore.training.terms import Loss, build_terms
 from facerestore.weights.write import write_tensors
 

@@ -9,8 +9,9 @@ from PIL import Image, ImageOps
 from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job
 from facerestore.training.adversary import Adversary
-from facerestore.training.one_step import LoRA, OneStepTask
+from facerestore.training.one_step import OneStepTask
 from facerestore.training.optimizer import Optimizer
+from facerestore.training.stage_task import LoRA
 from facerestore.training.stream import Stream
 from facerestore.training.terms import Loss
 

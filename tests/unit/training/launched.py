@@ -6,8 +6,9 @@ from dataclasses import replace
 from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job, Trainer
 from facerestore.training.adversary import Adversary
-from facerestore.training.one_step import LoRA, OneStepTask
+from facerestore.training.one_step import OneStepTask
 from facerestore.training.optimizer import Optimizer
+from facerestore.training.stage_task import LoRA
 from facerestore.training.stream import Stream
 from facerestore.training.terms import Loss
 

@@ -17,10 +17,10 @@ from facerestore.stages.face_unet import FaceUNet
 from facerestore.stages.realesrgan import RealESRGAN
 from facerestore.training import Job, Trainer
 from facerestore.training.adversary import Adversary
-from facerestore.training.one_step import LoRA
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.record import psnr
 from facerestore.training.restorer import RestorerTask
+from facerestore.training.stage_task import LoRA
 from facerestore.training.stream import Stream
 from facerestore.training.terms import Loss
 from facerestore.weights.store import WeightStore

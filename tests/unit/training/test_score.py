@@ -17,9 +17,10 @@ from facerestore.stages.osediff import OSEDiff
 from facerestore.stages.sdface import SDFace
 from facerestore.training import Job, Trainer
 from facerestore.training.adversary import Adversary
-from facerestore.training.one_step import LoRA, OneStepTask
+from facerestore.training.one_step import OneStepTask
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.score import Kind, Score
+from facerestore.training.stage_task import LoRA
 from facerestore.training.task import Batch, only
 from facerestore.training.terms import Loss
 from facerestore.weights.store import WeightStore

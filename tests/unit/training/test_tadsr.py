@@ -19,10 +19,10 @@ from facerestore.diffusion.time_vae import encode_at
 from facerestore.recipes.training import get_job
 from facerestore.stages.tadsr import TADSR
 from facerestore.training import Job, Trainer
-from facerestore.training.one_step import LoRA
 from facerestore.training.optimizer import Optimizer
+from facerestore.training.stage_task import LoRA
 from facerestore.training.tadsr import TIMESTEPS, TADSRTask
-from facerestore.training.task import only
+from facerestore.training.task import Batch, only
 from facerestore.training.terms import Loss
 from facerestore.weights.convert import read_checkpoint
 from facerestore.weights.store import WeightStore
@@ -75,11 +75,12 @@ def test_a_new_student_is_the_base_model_at_every_timestep(job: Job) -> None:
 
 def test_each_face_is_asked_about_at_a_timestep_of_its_own(job: Job) -> None:
     trainer = trained(job_of(job, "tadsr"))
+    both = Batch(hq=pictures(), lq=pictures(), seeds=(3, 4))
     with torch.no_grad():
-        fields = trainer.task.made_of(pictures(), (3, 4))
+        fields = trainer.task.made_of(both.lq, both)
         asked = fields["timesteps"].tolist()
         assert len(set(asked)) == 2 and set(asked) <= set(TIMESTEPS)
-        alone = trainer.task.made_of(pictures()[1:], (4,))
+        alone = trainer.task.made_of(both.lq[1:], replace(both, seeds=(4,)))
     torch.testing.assert_close(alone["image"], fields["image"][1:], atol=2e-5, rtol=0)
 
 
