@@ -83,7 +83,12 @@ class Trainer:
         self.average = None if job.ema_decay is None else Average(first, job.ema_decay)
         world = (self.accelerator.process_index, self.accelerator.num_processes)
         self.stream = Stream(
-            job.data, seed=job.seed, batch_size=job.batch_size, device=self.device, world=world
+            job.data,
+            seed=job.seed,
+            batch_size=job.batch_size,
+            device=self.device,
+            world=world,
+            record=self.folder,
         )
         if job.cache:
             self._keep_coarse()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from facerestore.core.errors import ConfigError, OutputError, ResumeMismatch, TrainingDiverged, TrainingError
+from facerestore.data import Place
 from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job, StepReport, Trainer
 from facerestore.training.optimizer import Optimizer
@@ -249,6 +250,14 @@ def test_the_folder_says_what_was_done(job: Job) -> None:
     assert sorted(path.name for path in (trainer.folder / "sheets").iterdir()) == [
         f"step-{step:08d}.png" for step in (0, 3, 6)
     ]
+
+
+def test_pictures_are_looked_at_once_for_all_resumes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = started(job)
+    seen = json.loads((first.folder / "seen.json").read_text())
+    assert len(seen) == 10  # the two without colour are remembered too
+    monkeypatch.setattr(Place, "picture", lambda place: pytest.fail(f"{place} is read again"))
+    assert started(job).stream.index == first.stream.index
 
 
 def test_outputs_of_the_stage_before_are_computed_once(job: Job, tmp_path: Path) -> None:
