@@ -90,6 +90,11 @@ class Score(nn.Module):
             if self.weight < 0 or self.rank < 1 or self.alpha <= 0:
                 raise ConfigError(f"Score: weight lies not below 0, rank and alpha above, got {self}")
 
+        @property
+        def reads(self) -> frozenset[str]:
+            """Fields that it needs; every one-step stage makes them."""
+            return frozenset({"z_0", "timesteps"})
+
         def weights(self) -> tuple[str, ...]:
             """Names of the weights it needs."""
             return tuple(name for name in (self.unet, self.prompt, self.negative) if name is not None)

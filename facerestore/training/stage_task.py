@@ -19,6 +19,7 @@ from facerestore.losses.objective import Objective
 from facerestore.stages.base import StageConfig
 from facerestore.training.adversary import Adversary
 from facerestore.training.optimizer import Optimizer
+from facerestore.training.roi import ROI, RoiAdversary
 from facerestore.training.task import (
     DISCRIMINATOR,
     GENERATOR,
@@ -112,20 +113,23 @@ class StageTask(Task):
         """On what it makes."""
         adversary: Adversary.Config | None = None
         """Who tells restored from sharp faces."""
+        roi: RoiAdversary.Config | None = None
+        """Tells restored from sharp eyes and mouths; `data.components` names the file of their places."""
         generator: Optimizer = Optimizer()
         """Of the stage."""
         discriminator: Optimizer = Optimizer()
-        """Of the adversary."""
+        """Of the adversary, and of that for eyes and mouths."""
         seed: int = 0
         """Of fresh adapters."""
 
         def others(self) -> dict[str, Any]:
             """Who has a say beside the generator: settings by field, in the order of their turns."""
-            return {"adversary": self.adversary} if self.adversary is not None else {}
+            both = {"adversary": self.adversary, "roi": self.roi}
+            return {name: other for name, other in both.items() if other is not None}
 
         def optimizers(self) -> Mapping[str, Optimizer]:
             """Of all players."""
-            return {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator}
+            return {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator, ROI: self.discriminator}
 
         def weights(self) -> tuple[str, ...]:
             """Those of the stages, the losses and the others."""
@@ -134,9 +138,9 @@ class StageTask(Task):
             return tuple(dict.fromkeys(name for part in parts for name in part.weights()))
 
         def reads(self) -> frozenset[str]:
-            """The fields that losses and adversary are computed from."""
+            """The fields that losses and others are computed from."""
             counted = [loss.reads for loss in self.losses if loss.weight > 0]
-            return frozenset[str]().union(*counted, () if self.adversary is None else self.adversary.reads)
+            return frozenset[str]().union(*counted, *(other.reads for other in self.others().values()))
 
         def build_stage(self, store: "WeightStore", target: Target) -> Any:
             """The stage as it is before training, not placed."""

@@ -35,6 +35,7 @@ from facerestore.data import (
     select,
     with_parts_only,
 )
+from facerestore.data.index import require_some
 from facerestore.degradations import PRESETS, Preset, degrade, find_preset, read_basicsr
 from facerestore.imaging.resize import resize
 from facerestore.training.task import Batch
@@ -106,7 +107,8 @@ class Stream:
         shown: int = 8
         """Held-back faces that are restored and measured at each validation."""
         components: str = ""
-        """File with eyes and mouths, where a loss looks at them."""
+        """File with eyes and mouths (`facerestore data components` makes one), where a loss looks at them. A
+        face that it lacks is not trained on: it is counted as `no parts` among what was left out."""
         size_px: int = 512
         """Side of the faces."""
         presets: tuple[str, ...] = ("gfpgan",)
@@ -157,7 +159,7 @@ class Stream:
         pictures: Any = Pictures(self.index, config.size_px)
         if config.components:
             parts = read_components(config.components, config.size_px)
-            self.index = with_parts_only(self.index, parts)
+            self.index = require_some(with_parts_only(self.index, parts), config.components)
             pictures = WithBoxes(Pictures(self.index, config.size_px), parts)
         self.dataset = pictures
         weights = balanced(self.index, config.balance) if config.balance else None

@@ -85,6 +85,10 @@ class TaskConfig(Config):
         """Names of the weights it needs, as the manifest spells them."""
         return ()
 
+    def reads(self) -> frozenset[str]:
+        """The fields that its losses are computed from, as far as its data may lack them."""
+        return frozenset()
+
     def build(self, store: "WeightStore", target: Target = FP32) -> Task:
         """Build it on the target's device; what is frozen lies there in the target's dtype.
 

@@ -23,6 +23,7 @@ from facerestore.training.checkpoint import Checkpoint
 from facerestore.training.ema import Average
 from facerestore.training.job import MAY_DIFFER, Job
 from facerestore.training.record import Record
+from facerestore.training.roi import PARTS
 from facerestore.training.stream import Stream
 from facerestore.training.task import GENERATOR, Batch, Task, Terms, only, trainable
 from facerestore.weights.store import WeightStore
@@ -65,6 +66,7 @@ class Trainer:
     """
 
     def __init__(self, job: Job, store: WeightStore | None = None, *, device: str = "auto") -> None:
+        _require_boxes(job)
         self.job = job
         self.folder = Path(job.output_dir)
         self.accelerator = _accelerator(device)
@@ -341,6 +343,14 @@ class Trainer:
             self.average.load(found.tensors["average"])
         self.step = found.step
         self.record.best = found.facts["best"]
+
+
+def _require_boxes(job: Job) -> None:
+    if job.task.reads() & set(PARTS) and not job.data.components:
+        raise ConfigError(
+            f"{job.name}: a loss looks at eyes and mouths, and data.components names no file that says where "
+            "they lie; `facerestore data components FACES -o parts.json` makes one"
+        )
 
 
 def _accelerator(device: str) -> Any:
