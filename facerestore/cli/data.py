@@ -1,4 +1,4 @@
-"""`facerestore data`: look at what a trainer would read, and make the component files of eyes and mouths."""
+"""`facerestore data`: look at what a trainer would read, and make the files that some losses need."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,9 @@ from facerestore.core.errors import ConfigError
 if TYPE_CHECKING:
     from facerestore.data import Index
 
-app = typer.Typer(help="Check pictures for training, and find eyes and mouths in them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check pictures for training, and measure what losses must know of them.", no_args_is_help=True
+)
 
 _Folder = Annotated[Path, typer.Argument(help="Of faces; searched with the folders below it.")]
 _Record = Annotated[
@@ -98,6 +100,31 @@ def components(
         found = components_of_landmarks(read_landmarks(landmarks), from_px or size_px, size_px)
     write_components(target, found, _all_keys(index))
     index = with_parts_only(index, found)
+    out().print(f"{shown(target)}: {len(index)} faces")
+    if index.removed:
+        err().print(shown(index.summary()))
+
+
+@app.command()
+@reports_errors
+def statistics(
+    folder: _Folder,
+    target: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="What is written.")],
+    size_px: Annotated[int, typer.Option(help="Side of the pictures in training.")] = 512,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps")] = "auto",
+    record: _Record = None,
+) -> None:
+    """Measure what real faces are like in the numbers of FID, for the loss fid_proxy."""
+    from facerestore.core.precision import resolve_device
+    from facerestore.data import Pictures, index_folder, measure_statistics, write_statistics
+    from facerestore.features.inception import WEIGHT, FidFeatures
+    from facerestore.weights.store import WeightStore
+
+    place = resolve_device(device)
+    net = FidFeatures.load(WeightStore()).to(place)
+    index = index_folder(folder, record=record)
+    found = measure_statistics(Pictures(index, size_px), lambda faces: net(faces.to(place)))
+    write_statistics(target, *found, network=WEIGHT, faces=str(len(index)), size_px=str(size_px))
     out().print(f"{shown(target)}: {len(index)} faces")
     if index.removed:
         err().print(shown(index.summary()))

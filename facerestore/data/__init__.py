@@ -31,6 +31,7 @@ from facerestore.data.order import Order, positions
 from facerestore.data.pictures import Dataset, Listed, Pictures, Sample, stacked
 from facerestore.data.scan import Checks
 from facerestore.data.shards import index_shards
+from facerestore.data.statistics import measure_statistics, read_statistics, write_statistics
 from facerestore.data.table import index_table
 
 __all__ = [
@@ -70,13 +71,16 @@ __all__ = [
     "index_table",
     "measure",
     "measure_all",
+    "measure_statistics",
     "positions",
     "read_components",
     "read_landmarks",
+    "read_statistics",
     "select",
     "stacked",
     "with_parts_only",
     "within",
     "write_components",
     "write_measures",
+    "write_statistics",
 ]

@@ -10,8 +10,8 @@ from facerestore.features.inception import feature_statistics
 class FidProxy(nn.Module):
     """Distance of the mean and of the variances of descriptions to fixed ones.
 
-    A batch is too small for statistics. So those of steps before are kept in a queue, a tensor that the
-    trainer holds and saves: it is an argument, and `pushed` returns the next one.
+    A batch is too small for statistics. So those of steps before are kept in a queue: it is an argument, and
+    `pushed` returns the next one. In a training `training.fid_queue` holds it.
 
     Args:
         mean: (D,) of the descriptions of real pictures; see `feature_statistics`.

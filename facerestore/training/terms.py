@@ -16,6 +16,7 @@ from facerestore.features.dists import Dists
 from facerestore.features.dv3d import Dv3D
 from facerestore.features.edges import EdgeAware
 from facerestore.features.identity import FaceDescriptor
+from facerestore.features.inception import FidFeatures
 from facerestore.features.lpips import Lpips
 from facerestore.imaging.resize import resize
 from facerestore.losses import frequency, latent, pixel
@@ -25,6 +26,7 @@ from facerestore.losses.identity import DescriptorLoss, IdentityLoss
 from facerestore.losses.objective import Term
 from facerestore.losses.perceptual import VggLoss
 from facerestore.training.draws import noise_like
+from facerestore.training.fid_queue import FidQueue
 
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
@@ -48,12 +50,21 @@ class Loss(Config):
     """What its mean is multiplied by."""
     level: float | None = None
     """Of noise, where the loss has one: a timestep of 0 to 999 for `lrr`, sigma for `lrr_flow`."""
+    statistics: str | None = None
+    """Of `fid_proxy`: the file with what real faces are like, of `facerestore data statistics`."""
     made: bool = False
     """Whether its network is a small one of random weights, for tests."""
 
     def __post_init__(self) -> None:
         if self.name not in LOSSES:
             raise ConfigError(f"there is no loss {self.name!r}; there are {', '.join(LOSSES)}")
+        if self.statistics is None and self.name == _COMPARED and not self.made:
+            raise ConfigError(
+                f"{_COMPARED}: statistics names the file with what real faces are like; "
+                "`facerestore data statistics FACES -o real.safetensors` makes one"
+            )
+        if self.statistics is not None and self.name != _COMPARED:
+            raise ConfigError(f"{self.name}: statistics are given to {_COMPARED}, and to no other")
         if (self.level is not None) != (self.name in _LEVELLED):
             raise ConfigError(
                 f"{self.name}: a noise level is given to {' and '.join(_LEVELLED)}, and to no other"
@@ -69,8 +80,8 @@ class Loss(Config):
         return () if self.made else LOSSES[self.name].weights
 
     def tiny(self) -> Self:
-        """The same with a small made network."""
-        return replace(self, made=True)
+        """The same with a small made network, which real statistics would not fit."""
+        return replace(self, made=True, statistics=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,8 @@ def build_terms(losses: Sequence[Loss], store: "WeightStore") -> list[Term]:
     """The terms of an objective, their networks loaded.
 
     Raises:
-        ConfigError: if two losses have one name.
+        ConfigError: if two losses have one name, or statistics are those of another network.
+        DataError: if a file of statistics cannot be read.
         WeightsError: if a weight is missing, damaged, or does not fit.
     """
     terms: list[Term] = []
@@ -101,7 +113,10 @@ def build_terms(losses: Sequence[Loss], store: "WeightStore") -> list[Term]:
         call: Any = row.build(store, loss.made)
         if loss.level is not None:
             call = partial(call, level=loss.level)
-        pred, target, *others = row.reads
+        if loss.name == _COMPARED:
+            call = FidQueue.of(call, loss.statistics)
+        pred, *others = row.reads
+        target = others.pop(0) if others else None
         terms.append(Term(loss.name, call, loss.weight, pred, target, tuple(others)))
     return terms
 
@@ -164,6 +179,11 @@ LOSSES: dict[str, Row] = {
     "arcface_grey": _identity(GreyArcFace, "arcface/grey-resnet18"),
     "adaface": _identity(AdaFace, "adaface/ir50"),
     "identity": Row(lambda store, made: _AtFacePx(DescriptorLoss(FaceDescriptor.load(store)))),
+    "fid_proxy": Row(
+        lambda store, made: FidFeatures.tiny() if made else FidFeatures.load(store),
+        ("fid-inception",),
+        reads=("image",),
+    ),
     "latent_mse": _plain(latent.latent_mse, "z_0", "z_hq"),
     "lrr": _plain(_lrr, "z_lq", "z_hq", "seeds"),
     "lrr_flow": _plain(_lrr_flow, "z_lq", "z_hq", "seeds"),
@@ -171,4 +191,4 @@ LOSSES: dict[str, Row] = {
     "ratio_cap": _plain(ratio_cap, "correction", "predicted"),
 }
 """Every loss that a job can name."""
-_LEVELLED = ("lrr", "lrr_flow")
+_LEVELLED, _COMPARED = ("lrr", "lrr_flow"), "fid_proxy"

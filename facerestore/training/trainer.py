@@ -21,6 +21,7 @@ from facerestore.core.precision import Target
 from facerestore.training import checkpoint
 from facerestore.training.checkpoint import Checkpoint
 from facerestore.training.ema import Average
+from facerestore.training.fid_queue import FidQueue
 from facerestore.training.job import MAY_DIFFER, Job
 from facerestore.training.record import Record
 from facerestore.training.roi import PARTS
@@ -76,6 +77,7 @@ class Trainer:
         for name, owned in self.players.items():
             if not owned:
                 raise ConfigError(f"{job.name}: nothing is trainable in the player {name!r}")
+        self.queues = {name: net for name, net in self.task.named_modules() if isinstance(net, FidQueue)}
         settings = job.task.optimizers()
         self.settings = {name: settings[name] for name in self.players}
         self.optimizers = {
@@ -159,6 +161,8 @@ class Trainer:
             raise
         for name, owned in self.players.items():
             self._move(name, owned)
+        for queue in self.queues.values():
+            queue.push(self.accelerator.gather)
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
@@ -302,7 +306,7 @@ class Trainer:
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def _kept(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything that training changes: parameters of the players, and buffers beside them."""
+        """Everything that training changes: parameters of the players, buffers beside them, and queues."""
         for player, net in self.task.players().items():
             for name, value in self.players[player].items():
                 yield f"{player}/{name}", value
@@ -310,6 +314,9 @@ class Trainer:
             for name, value in net.named_buffers():
                 if name in persistent:
                     yield f"{player}/{name}", value
+        for name, queue in self.queues.items():
+            yield f"{name}/queue", queue.queue
+            yield f"{name}/filled", queue.filled
 
     def _state(self) -> Checkpoint:
         optimizer: dict[str, Tensor] = {}

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from facerestore.cli.main import app
-from facerestore.data import read_components
+from facerestore.data import read_components, read_statistics
+from facerestore.nets.fid_inception import FidInception
+from facerestore.weights.write import write_tensors
 
 
 def cli(*arguments: object) -> Any:
@@ -51,6 +54,25 @@ def test_check_says_what_is_used_and_why_not_the_rest(folder: Path, tmp_path: Pa
     assert "no usable picture" in none.stderr
     assert cli("data", "check", folder, "--max-blur-px", -1).exit_code == 2
     assert cli("data", "check", folder / "nowhere").exit_code == 2
+
+
+def test_statistics_of_real_faces_are_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = cli("data", "statistics", folder, "-o", tmp_path / "real.safetensors")
+    assert missing.exit_code != 0
+    assert "fid-inception" in missing.stderr
+    torch.manual_seed(0)
+    net = FidInception(FidInception.Config())
+    write_tensors(tmp_path / "weights" / "fid-inception.safetensors", net.state_dict(), {})
+    monkeypatch.setenv("FACERESTORE_WEIGHTS", str(tmp_path / "weights"))
+    result = cli("data", "statistics", folder, "-o", tmp_path / "real.safetensors", "--size-px", 128)
+    assert result.exit_code == 0, result.stderr
+    assert "3 faces" in result.stdout
+    assert "grey.png" in result.stderr
+    mean, variance = read_statistics(tmp_path / "real.safetensors")
+    assert mean.shape == variance.shape == (2048,)
+    assert float(variance.max()) > 0
 
 
 def test_components_are_found_or_made_of_points(folder: Path, tmp_path: Path) -> None:
