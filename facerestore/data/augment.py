@@ -12,6 +12,9 @@ from facerestore.core.seeding import generator
 from facerestore.data.pictures import Sample, images_of
 from facerestore.imaging.resize import resize
 
+MIRRORED = "_mirrored"
+"""Ending of the name of latents of the mirrored picture."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment(Config):
@@ -41,25 +44,30 @@ class Augment(Config):
 def augmented(sample: Sample, augment: Augment, seed: int) -> Sample:
     """A sample as its seed changes it; the one that is given stays as it is.
 
+    Latents of a mirrored picture are no mirrored latents. So beside `z_x` there may be `z_x_mirrored`, which
+    takes its place in a mirrored sample; what comes back has `z_x` alone.
+
     Boxes may reach out of the picture afterwards.
 
     Raises:
         DataError: if the picture is smaller than the crop, is not square and to be zoomed only, or the sample
-            has latents, which belong to the unchanged picture.
+            has latents that belong to the unchanged picture.
     """
     if augment == Augment(flip=0):
         return sample
-    latents = [name for name in sample if name.startswith("z_")]
-    if latents:
+    cut = augment.zoom > 1 or augment.crop_px is not None
+    latents = [name for name in sample if name.startswith("z_") and not name.endswith(MIRRORED)]
+    alone = [name for name in latents if cut or f"{name}{MIRRORED}" not in sample]
+    if alone:
         raise DataError(
-            f"{sample['key']}: {', '.join(latents)} belongs to the unchanged picture; use Augment(flip=0)"
+            f"{sample['key']}: {', '.join(alone)} belongs to the unchanged picture; use Augment(flip=0)"
         )
     changed = dict(sample)
-    if augment.zoom > 1 or augment.crop_px is not None:
+    if cut:
         _crop(changed, augment, seed)
     if float(torch.rand((), generator=generator(seed, "flip"))) < augment.flip:
         _mirror(changed)
-    return changed
+    return {name: value for name, value in changed.items() if not name.endswith(MIRRORED)}
 
 
 def _crop(sample: dict[str, Any], augment: Augment, seed: int) -> None:
@@ -83,6 +91,8 @@ def _crop(sample: dict[str, Any], augment: Augment, seed: int) -> None:
 def _mirror(sample: dict[str, Any]) -> None:
     for name in images_of(sample):
         sample[name] = sample[name].flip(2)
+    for name in [name for name in sample if name.endswith(MIRRORED)]:
+        sample[name.removesuffix(MIRRORED)] = sample[name]
     if "boxes" in sample:
         width = sample["hq"].shape[2]
         sample["boxes"] = {

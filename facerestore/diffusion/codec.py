@@ -94,8 +94,17 @@ class LatentCodec(nn.Module):
         Raises:
             ShapeError: if a side is no multiple, or the seeds do not match the batch.
         """
-        if len(seeds) != len(image01):
-            raise ShapeError(f"{len(image01)} seeds, one for each image", (len(seeds),))
+        return self.from_moments(self.moments(image01), seeds, posterior)
+
+    def moments(self, image01: torch.Tensor) -> torch.Tensor:
+        """What `from_moments` takes latents from: all that the network says of pictures (B,3,H,W) in [0,1].
+
+        Returns:
+            Means and log-variances (B,2C,h,w); `AutoencoderTiny` has only latents (B,C,h,w).
+
+        Raises:
+            ShapeError: if a side is no multiple of `factor`.
+        """
         if image01.ndim != 4 or image01.shape[2] % self.factor or image01.shape[3] % self.factor:
             raise ShapeError(
                 f"images (B,3,H,W) with sides that are multiples of {self.factor}",
@@ -104,13 +113,23 @@ class LatentCodec(nn.Module):
             )
         signed = to_signed(image01).to(self.dtype)
         if self._is_tiny:
-            return (self.vae.encode(signed).latents.float() - self.shift) * self.scaling
-        return self.from_moments(self._moments(signed), seeds, posterior)
+            return self.vae.encode(signed).latents
+        if needs_tiles(self.tiles, max(signed.shape[2:]), decoding=False):
+            return encode_tiled(self.vae, signed, self.tiles)
+        return self.vae.encode(signed).latent_dist.parameters
 
     def from_moments(
         self, moments: torch.Tensor, seeds: tuple[int, ...], posterior: Posterior = "mode"
     ) -> torch.Tensor:
-        """Scaled latents (B,C,h,w) float32 of posteriors: means and log-variances (B,2C,h,w) as encoded."""
+        """Scaled latents (B,C,h,w) float32 of posteriors as encoded, see `moments`.
+
+        Raises:
+            ShapeError: if the seeds do not match the batch.
+        """
+        if len(seeds) != len(moments):
+            raise ShapeError(f"{len(moments)} seeds, one for each image", (len(seeds),))
+        if self._is_tiny:
+            return (moments.float() - self.shift) * self.scaling
         latent, log_variance = moments.float().chunk(2, dim=1)
         if posterior == "sample":
             deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))  # the limits of diffusers
@@ -129,11 +148,6 @@ class LatentCodec(nn.Module):
     @property
     def _is_tiny(self) -> bool:
         return not hasattr(self.vae, "quant_conv")
-
-    def _moments(self, signed: torch.Tensor) -> torch.Tensor:
-        if needs_tiles(self.tiles, max(signed.shape[2:]), decoding=False):
-            return encode_tiled(self.vae, signed, self.tiles)
-        return self.vae.encode(signed).latent_dist.parameters
 
     def _noise(self, latent: torch.Tensor, seeds: tuple[int, ...]) -> torch.Tensor:
         """Drawn on the CPU, so that every device sees the same."""

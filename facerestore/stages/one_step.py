@@ -263,23 +263,33 @@ class OneStepStage(ImageStage):
         return predicted + self.refiner(self.layout.tensor(z), self.layout.tensor(predicted), steps).float()
 
     def through_latents(
-        self, image: Tensor, seeds: tuple[int, ...], step: Callable[[Tensor], Tensor]
+        self,
+        image: Tensor,
+        seeds: tuple[int, ...],
+        step: Callable[[Tensor], Tensor],
+        moments: Tensor | None = None,
     ) -> OneStep:
-        """Pad by reflection, encode, step, decode and cut pictures (B,3,H,W) in [0,1]."""
-        padded = pad_to_multiple(image, self.multiple_px)
+        """Pad by reflection, encode, step, decode and cut pictures (B,3,H,W) in [0,1]; see `one_step`."""
         with self.using(self.codec):
-            z_lq = self.codec.encode(padded, seeds, self.config.posterior)
+            if moments is None:
+                moments = self.codec.moments(pad_to_multiple(image, self.multiple_px))
+            z_lq = self.codec.from_moments(moments, seeds, self.config.posterior)
         with self.using(*(net for net in self.children() if net is not self.codec)):
             z_0 = step(z_lq)
         with self.using(self.codec):
             return OneStep(cut(self.codec.decode(z_0), *image.shape[2:]), z_lq, z_0)
 
-    def one_step(self, image: Tensor, seeds: tuple[int, ...]) -> OneStep:
+    def one_step(self, image: Tensor, seeds: tuple[int, ...], moments: Tensor | None = None) -> OneStep:
         """Restore pictures (B,3,H,W) in [0,1] that go together, at their own size and with one seed each.
 
         Gradients pass to what is trainable, and to the pictures.
+
+        Args:
+            image: the pictures.
+            seeds: one each.
+            moments: `codec.moments` of the padded pictures, where a training has computed them before.
         """
-        return self.through_latents(image, seeds, self.step)
+        return self.through_latents(image, seeds, self.step, moments)
 
     def restore(self, image: Tensor, state: RestorationState) -> Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form; not yet clamped."""

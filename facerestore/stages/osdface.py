@@ -220,11 +220,13 @@ class OSDFace(OneStepStage):
         noise = self.unet(self.layout.tensor(z), steps, encoder_hidden_states=prompt, return_dict=False)[0]
         return x0_from_eps(z, self.refined(z, noise), self.alpha_bar)
 
-    def one_step(self, image: torch.Tensor, seeds: tuple[int, ...]) -> OneStep:
+    def one_step(
+        self, image: torch.Tensor, seeds: tuple[int, ...], moments: torch.Tensor | None = None
+    ) -> OneStep:
         """Restore pictures (B,3,H,W) in [0,1] at their own size, with one seed each."""
         with self.using(self.prompt, self.projector):
             prompt = self.embed(image)
-        return self.through_latents(image, seeds, lambda z: self.step(z, prompt))
+        return self.through_latents(image, seeds, lambda z: self.step(z, prompt), moments)
 
     def restore(self, image: torch.Tensor, state: RestorationState) -> torch.Tensor:
         """(B,3,H,W) float32 in [0,1] of any size to the same form."""

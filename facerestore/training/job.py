@@ -47,8 +47,9 @@ class Job(Config):
     seed: int = 0
     """From which the order of the faces and every draw follow."""
     cache: str = ""
-    """Folder in which the outputs of the stage before are kept, computed once for every face, which is then
-    always degraded alike; empty computes them in every step."""
+    """Folder in which what frozen networks say of every face is kept, computed once: outputs of the stage
+    before, with faces that then are always degraded alike, and what latents are taken from (see
+    `training.kept`); empty computes it in every step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes the networks in bf16 and keeps what is trained, and the losses' sums, in float32."""
     checkpointing: bool = False

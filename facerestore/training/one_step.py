@@ -9,6 +9,7 @@ from torch import Tensor
 
 from facerestore.core.precision import FP32, Target
 from facerestore.diffusion.attached import disabled
+from facerestore.imaging.pad import pad_to_multiple
 from facerestore.stages.one_step import OneStepConfig
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.score import SCORE, Score
@@ -67,21 +68,24 @@ class OneStepTask(StageTask):
         """Also the latents of the sharp faces, where they are read."""
         fields = super().fields(batch)
         if "z_hq" in self.config.reads():
-            batch.made["z_hq"] = fields["z_hq"] = self.encode(batch.hq, batch.seeds)
+            moments = batch.moments.get("z_hq")
+            moments = self.moments(batch.hq) if moments is None else moments
+            z_hq = self.stage.codec.from_moments(moments, batch.seeds, self.stage.config.posterior)
+            batch.made["z_hq"] = fields["z_hq"] = z_hq
         return fields
 
     def made_of(self, coarse: Tensor, batch: Batch) -> dict[str, Any]:
         """What the stage makes of its input (B,3,H,W): `image`, `z_lq`, `z_0`, and the `timesteps` (B,)."""
-        made = self.stage.one_step(coarse, batch.seeds)
+        made = self.stage.one_step(coarse, batch.seeds, batch.moments.get("z_lq"))
         asked = int(self.stage.config.noise_timestep)
         timesteps = torch.full((len(coarse),), asked, device=coarse.device)
         return {"image": made.image, "z_lq": made.z_lq, "z_0": made.z_0, "timesteps": timesteps}
 
     @torch.no_grad()
-    def encode(self, image: Tensor, seeds: tuple[int, ...]) -> Tensor:
-        """Scaled latents of pictures (B,3,H,W) in [0,1] by the autoencoder as it was before training."""
+    def moments(self, image: Tensor) -> Tensor:
+        """Posteriors of pictures (B,3,H,W) in [0,1] by the autoencoder as it was before training."""
         with disabled(self.stage.codec):
-            return self.stage.codec.encode(image, seeds, self.stage.config.posterior)
+            return self.stage.codec.moments(pad_to_multiple(image, self.stage.multiple_px))
 
     def facts(self) -> dict[str, str]:
         """The base model, and the noise level that it was trained at."""

@@ -1,7 +1,7 @@
 """The faces of a job: which ones, in which order, degraded how; and the fixed ones that are looked at."""
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -35,16 +35,16 @@ from facerestore.data import (
     select,
     with_parts_only,
 )
+from facerestore.data.cached import Make
 from facerestore.data.index import require_some
 from facerestore.degradations import PRESETS, Preset, degrade, find_preset, read_basicsr
 from facerestore.imaging.resize import resize
 from facerestore.training.task import Batch
 
 Layout = Literal["auto", "folder", "ffhq", "list", "table", "shards"]
-Coarse = Callable[[Tensor, tuple[int, ...]], Tensor]
-"""Degraded faces (B,3,H,W) and their seeds to what a stage makes of them."""
+MOMENTS = "_moments"
+"""Ending of the names of fields that are posteriors: `z_hq_moments`."""
 _RECORD = "seen.json"
-_KEPT = ("lq", "coarse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ class Stream:
         self.order = Order(len(self.index), seed, weights=weights)
         self._source: Generator[Mapping[str, Any]] | None = None
         self._position = -1
-        self._caches = ("", "")
+        self._cache: tuple[str, str, tuple[str, ...]] = ("", "", ())
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """The batch of a step, or one part of it; asked for in order, the next ones are read meanwhile."""
@@ -187,25 +187,35 @@ class Stream:
         read = next(self._source)
         self._position = start + stride
         hq, seeds = read["hq"].to(self.device, non_blocking=True), tuple(read["seed"])
-        lq = read["lq"].to(self.device) if "lq" in read else self.degraded(hq, seeds)
+        lq = self.lq(read)
         boxes = {name: box.to(self.device) for name, box in read.get("boxes", {}).items()}
         coarse = read["coarse"].to(self.device) if "coarse" in read else None
+        moments = {
+            name.removesuffix(MOMENTS): value.to(self.device)
+            for name, value in read.items()
+            if name.endswith(MOMENTS)
+        }
         return Batch(
-            hq=hq, lq=lq, seeds=seeds, keys=tuple(read["key"]), step=step, coarse=coarse, boxes=boxes
+            hq=hq,
+            lq=lq,
+            seeds=seeds,
+            keys=tuple(read["key"]),
+            step=step,
+            coarse=coarse,
+            moments=moments,
+            boxes=boxes,
         )
 
-    def keep(
-        self, folder: str, coarse: Callable[[Tensor, tuple[int, ...]], Tensor], made_by: BaseConfig
-    ) -> int:
-        """Degrade every face once and keep it, with what a stage made of it; later batches have both.
+    def keep(self, folder: str, fields: Sequence[str], make: Make, made_by: Sequence[str]) -> int:
+        """Compute fields of every face once, unless they are there from an earlier run of the same settings.
 
-        What is there from an earlier run with the same stage, presets and sizes is read. Files of weights are
-        not compared: a cache belongs to one set of weights.
+        Files of weights are not compared: a cache belongs to one set of weights.
 
         Args:
             folder: of all caches.
-            coarse: the stage: degraded faces and their seeds to pictures.
-            made_by: the settings of the stage.
+            fields: pictures, or latents `z_...`.
+            make: computes them from a batch as it is read, whose pictures lie on the device.
+            made_by: fingerprints of all that it depends on beside the settings of the faces.
 
         Returns:
             How many faces were computed.
@@ -213,19 +223,16 @@ class Stream:
         Raises:
             OutputError: if a file cannot be written.
         """
-        facts = [made_by, *self.presets, replace(self.config, faces="", workers=0)]
-        name = hashlib.sha256("".join(fact.fingerprint() for fact in facts).encode()).hexdigest()[:16]
+        facts = "".join([*made_by, replace(self.config, faces="", workers=0).fingerprint()])
+        self._cache = (folder, hashlib.sha256(facts.encode()).hexdigest()[:16], tuple(fields))
+        if self.world[0] != 0:
+            return 0
 
-        def make(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-            seeds = tuple(batch["seed"])
-            lq = self.degraded(batch["hq"].to(self.device), seeds)
-            return {"lq": lq.cpu(), "coarse": coarse(lq, seeds).float().clamp(0, 1).cpu()}
+        def made(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+            here = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            return {name: value.cpu() for name, value in make(here).items()}
 
-        count = (
-            fill(self.dataset, folder, name, make, _KEPT, batch=self.batch_size) if self.world[0] == 0 else 0
-        )
-        self._caches = (folder, name)
-        return count
+        return fill(self.dataset, folder, self._cache[1], made, fields, batch=self.batch_size)
 
     def use_kept(self) -> None:
         """Read what `keep` has made; every process does, once the first is done.
@@ -234,7 +241,13 @@ class Stream:
             DataError: if something is missing.
         """
         self.close()
-        self.dataset = Cached(self.dataset, *self._caches, _KEPT)
+        self.dataset = Cached(self.dataset, *self._cache)
+
+    def lq(self, read: Mapping[str, Any]) -> Tensor:
+        """The degraded faces (B,3,H,W) of what was read, on the device: its own, or made by its seeds."""
+        if "lq" in read:
+            return read["lq"].to(self.device)
+        return self.degraded(read["hq"].to(self.device), tuple(read["seed"]))
 
     def degraded(self, hq: Tensor, seeds: tuple[int, ...]) -> Tensor:
         """Each face by the preset that its seed takes."""

@@ -101,8 +101,9 @@ class OpenTADSR(TADSR):
         made["z_0"] = x0_from_scaled_residual(z_lq, answer, alpha_bar)
         return made | {"image": cut(self.codec.decode(made["z_0"]), *image.shape[2:])}
 
-    def one_step(self, image: Tensor, seeds: tuple[int, ...]) -> OneStep:
-        """As `at`, all at the timestep of the settings."""
+    def one_step(self, image: Tensor, seeds: tuple[int, ...], moments: Tensor | None = None) -> OneStep:
+        """As `at`, all at the timestep of the settings; it always encodes anew."""
+        del moments
         made = self.at(image, seeds, torch.full((len(image),), self.config.timestep, device=image.device))
         return OneStep(made["image"], made["z_lq"], made["z_0"])
 

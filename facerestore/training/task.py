@@ -29,6 +29,8 @@ class Batch:
         keys: their names.
         step: of the training, from 0.
         coarse: what a stage before made of `lq`, where it was computed once for all steps.
+        moments: posteriors of `hq` and of what goes into the stage, as "z_hq" and "z_lq", likewise; see
+            `LatentCodec.moments`.
         boxes: of "left_eye", "right_eye" and "mouth" (B,4), left, top, right, bottom in pixels.
         made: what one player computed and the next may use; empty at first.
     """
@@ -39,6 +41,7 @@ class Batch:
     keys: tuple[str, ...] = ()
     step: int = 0
     coarse: Tensor | None = None
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
     boxes: Mapping[str, Tensor] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ from facerestore.training.checkpoint import Checkpoint
 from facerestore.training.ema import Average
 from facerestore.training.fid_queue import FidQueue
 from facerestore.training.job import MAY_DIFFER, Job
+from facerestore.training.kept import keep
 from facerestore.training.record import Record
 from facerestore.training.roi import PARTS
 from facerestore.training.stream import Stream
@@ -95,7 +96,8 @@ class Trainer:
             record=self.folder,
         )
         if job.cache:
-            self._keep_coarse()
+            with self._autocast():
+                keep(self.task, self.stream, job, self.accelerator.wait_for_everyone)
         self.step = 0
         self.record = Record(self.folder, job, self.stream, main=self.accelerator.is_main_process)
         self._asked = self._stop = False  # by a signal; by all processes together
@@ -287,15 +289,6 @@ class Trainer:
                 if enable is not None and getattr(net, "_supports_gradient_checkpointing", True):
                     enable()
         return task
-
-    def _keep_coarse(self) -> None:
-        before: Any = getattr(self.task, "before", None)
-        if before is None:
-            raise ConfigError(f"{self.job.name}: there is no stage before whose outputs to keep")
-        task: Any = self.task
-        self.stream.keep(self.job.cache, task.coarse, before.config)
-        self.accelerator.wait_for_everyone()
-        self.stream.use_kept()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.job.precision == "fp32":

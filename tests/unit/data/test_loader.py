@@ -107,6 +107,25 @@ def test_latents_belong_to_the_unchanged_picture(pictures: Pictures) -> None:
         augmented(sample, Augment(flip=0.01), 1)
 
 
+def test_a_mirrored_picture_takes_its_own_latents(pictures: Pictures) -> None:
+    still, turned = torch.zeros(4, 4, 4), torch.ones(4, 4, 4)
+    sample = {**pictures[0], "z_hq": still, "z_hq_mirrored": turned}
+    as_it_was, mirrored = (augmented(sample, Augment(flip=0.5), seed) for seed in _unlike_flips())
+    for changed, latents, hq in ((as_it_was, still, sample["hq"]), (mirrored, turned, sample["hq"].flip(2))):
+        assert changed.keys() == {"key", "hq", "z_hq"}
+        assert torch.equal(changed["z_hq"], latents)
+        assert torch.equal(changed["hq"], hq)
+    with pytest.raises(DataError, match="z_hq belongs to the unchanged picture"):
+        augmented(sample, Augment(zoom=2), 1)
+
+
+def _unlike_flips() -> tuple[int, int]:
+    """A seed that leaves pictures as they are, and one that mirrors them."""
+    picture = {"key": "a", "hq": torch.rand(3, 8, 8)}
+    flips = [not torch.equal(augmented(picture, Augment(), seed)["hq"], picture["hq"]) for seed in range(20)]
+    return flips.index(False), flips.index(True)
+
+
 @pytest.mark.parametrize("bad", [{"flip": 2}, {"zoom": 0.5}, {"zoom": float("nan")}, {"crop_px": 0}])
 def test_changes_without_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

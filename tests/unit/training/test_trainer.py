@@ -14,7 +14,6 @@ from torch import Tensor
 
 from facerestore.core.errors import ConfigError, OutputError, ResumeMismatch, TrainingDiverged, TrainingError
 from facerestore.data import Place
-from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job, StepReport, Trainer
 from facerestore.training.optimizer import Optimizer
 from facerestore.training.task import only
@@ -258,23 +257,3 @@ def test_pictures_are_looked_at_once_for_all_resumes(job: Job, monkeypatch: pyte
     assert len(seen) == 10  # the two without colour are remembered too
     monkeypatch.setattr(Place, "picture", lambda place: pytest.fail(f"{place} is read again"))
     assert started(job).stream.index == first.stream.index
-
-
-def test_outputs_of_the_stage_before_are_computed_once(job: Job, tmp_path: Path) -> None:
-    task = replace(job.task, before=OSDFace.Config().tiny())
-    kept = replace(job, task=task, cache=str(tmp_path / "cache"), max_steps=3)
-    trainer = started(kept)
-    (place,) = (tmp_path / "cache").iterdir()
-    files = [path for path in place.rglob("*") if path.is_file()]
-    assert len(files) == 2 * len(trainer.stream.index)  # degraded, and coarse
-    batch = trainer.stream.batch(0)
-    assert batch.coarse is not None
-    wanted = trainer.task.coarse(batch.lq, batch.seeds)
-    flipped = (batch.coarse - wanted).abs().mean(dim=(1, 2, 3))
-    assert flipped.max() < 2e-2  # 8 bits, and what a network makes of a mirrored face
-    again = trainer.stream.batch(0)
-    assert torch.equal(batch.lq, again.lq)
-    assert trainer.fit()
-    assert started(replace(kept, max_steps=4)).stream.keep(kept.cache, trainer.task.coarse, task.before) == 0
-    with pytest.raises(ConfigError, match="no stage before"):
-        started(replace(job, cache=str(tmp_path / "other"), output_dir=str(tmp_path / "x")))
