@@ -6,9 +6,12 @@ command line.
 """
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec
 
 from facerestore.core.errors import ConfigError
 from facerestore.stages.face_unet import FaceUNet
@@ -27,6 +30,7 @@ from facerestore.training.tadsr import BVI_LOSSES, TADSRTask
 from facerestore.training.terms import Loss
 from facerestore.training.visual_prompt import VisualPromptTask
 
+P = ParamSpec("P")
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out")
 _UNET = (*_ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
@@ -37,6 +41,18 @@ _ZIMAGE = (
 """Not the context refiner, whose prompt is constant, and not what embeds timestep and prompt."""
 
 
+def _noted(function: Callable[P, Job]) -> Callable[P, Job]:
+    """Let what the docstring of a job says, after its first line, stand in its cards too."""
+    said = inspect.cleandoc(function.__doc__ or "").partition("\n")[2].strip()
+
+    @functools.wraps(function)
+    def job(*args: P.args, **kwargs: P.kwargs) -> Job:
+        return replace(function(*args, **kwargs), notes=said)
+
+    return job
+
+
+@_noted
 def osdface_prompt(faces: str = "", output_dir: str = "runs/osdface-prompt") -> Job:
     """OSDFace's visual prompt, before everything else: the encoder of degraded faces and its codebook.
 
@@ -65,6 +81,7 @@ def osdface_prompt(faces: str = "", output_dir: str = "runs/osdface-prompt") -> 
     )
 
 
+@_noted
 def osdface(faces: str = "", output_dir: str = "runs/osdface") -> Job:
     """OSDFace's UNet adapter and projector, on a visual prompt that was trained before.
 
@@ -94,6 +111,7 @@ def osdface(faces: str = "", output_dir: str = "runs/osdface") -> Job:
     )
 
 
+@_noted
 def mipluscv_detail(faces: str = "", output_dir: str = "runs/mipluscv-detail") -> Job:
     """MiPlusCV's second stage: an adapter of Z-Image on what OSDFace restored.
 
@@ -124,6 +142,7 @@ def mipluscv_detail(faces: str = "", output_dir: str = "runs/mipluscv-detail") -
     )
 
 
+@_noted
 def honoraicamera_prior(faces: str = "", output_dir: str = "runs/honoraicamera-prior") -> Job:
     """HONORAICamera's first phase: Z-Image learns to restore at 1024 px, on photographs of any kind.
 
@@ -157,6 +176,7 @@ def honoraicamera_prior(faces: str = "", output_dir: str = "runs/honoraicamera-p
     )
 
 
+@_noted
 def honoraicamera(faces: str = "", output_dir: str = "runs/honoraicamera") -> Job:
     """HONORAICamera's second phase: a second adapter on the first, merged one, on faces of 512 px.
 
@@ -180,6 +200,7 @@ def honoraicamera(faces: str = "", output_dir: str = "runs/honoraicamera") -> Jo
     )
 
 
+@_noted
 def omgsr_s(faces: str = "", output_dir: str = "runs/omgsr-s") -> Job:
     """OMGSR-S at 512 px as its authors train it: the degraded latent is moved into the schedule.
 
@@ -220,6 +241,7 @@ def omgsr_s(faces: str = "", output_dir: str = "runs/omgsr-s") -> Job:
     )
 
 
+@_noted
 def sdface(faces: str = "", output_dir: str = "runs/sdface") -> Job:
     """SDFace's two adapters on SDXL-Turbo: of the UNet's attention, and of the whole autoencoder.
 
@@ -251,6 +273,7 @@ def sdface(faces: str = "", output_dir: str = "runs/sdface") -> Job:
     )
 
 
+@_noted
 def tadsr(faces: str = "", output_dir: str = "runs/tadsr") -> Job:
     """TADSR on Stable Diffusion 2.1, for every timestep at once; no file of its authors goes in.
 
@@ -276,6 +299,7 @@ def tadsr(faces: str = "", output_dir: str = "runs/tadsr") -> Job:
     )
 
 
+@_noted
 def bvi(faces: str = "", output_dir: str = "runs/bvi") -> Job:
     """BVI's entry to NTIRE 2026: TADSR and its residual refiner, trained together.
 
@@ -290,6 +314,7 @@ def bvi(faces: str = "", output_dir: str = "runs/bvi") -> Job:
     return replace(tadsr(faces, output_dir), name="bvi", task=task)
 
 
+@_noted
 def face_unet(faces: str = "", output_dir: str = "runs/face-unet") -> Job:
     """A small U-Net for faces from nothing, of our own, on a CPU if need be.
 

@@ -82,6 +82,10 @@ class Adversary(nn.Module):
             """Fields beside `image` and `hq` that it needs."""
             return frozenset({"z_hq"} if self.net == "latent" else set())
 
+        def notes(self) -> tuple[str, ...]:
+            """None: each is as published."""
+            return ()
+
         def weights(self) -> tuple[str, ...]:
             """Names of the weights it needs."""
             return () if self.made else _WEIGHTS[self.net]

@@ -17,6 +17,7 @@ MAY_DIFFER = (
     "validate_every",
     "log_every",
     "workers",
+    "notes",
 )
 """Fields of a job with which a training may be resumed though they have changed: no step is another for it.
 A schedule that falls until `max_steps` is, so with one that field may not differ."""
@@ -64,6 +65,8 @@ class Job(Config):
     """Steps between validations on the fixed faces."""
     log_every: int = 10
     """Steps between lines of the log."""
+    notes: str = ""
+    """For the cards: what was published of it, and what is our reading."""
 
     def __post_init__(self) -> None:
         counts = (self.max_steps, self.batch_size, self.accumulation, self.save_every, self.keep)

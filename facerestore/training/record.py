@@ -113,6 +113,7 @@ class Record:
             The file.
         """
         facts = self.facts() | {"step": step}
+        notes = [self.job.notes, *(f"* {note}" for note in self.job.task.notes())]
         text = _CARD.format(
             job=self.job.name,
             step=step,
@@ -122,6 +123,7 @@ class Record:
             best=f"{self.best['psnr']:.2f} dB at step {int(self.best['step'])}"
             if self.best
             else "not measured",
+            notes="\n".join(notes).strip() or "None.",
             run=json.dumps(facts, indent=1, sort_keys=True),
         )
         path = folder / "README.md"
@@ -136,6 +138,7 @@ class Record:
             "versions": _versions(),
             "commit": _commit(),
             "data": self.stream.facts(),
+            "notes": list(self.job.task.notes()),
             "best": self.best,
         }
 
@@ -217,6 +220,10 @@ somebody is.
 {data}
 
 Validation: {best} PSNR on the fixed faces.
+
+## Notes
+
+{notes}
 
 ## Run
 

@@ -75,6 +75,13 @@ class RoiAdversary(nn.Module):
             """Fields beside the pictures that it needs: the boxes."""
             return frozenset(PARTS)
 
+        def notes(self) -> tuple[str, ...]:
+            """Where triplets or symmetry count."""
+            own = {"triplet": self.triplet, "symmetry": self.symmetry}
+            return tuple(
+                f"roi/{name}: the formula is our reading of a name" for name, counts in own.items() if counts
+            )
+
         def weights(self) -> tuple[str, ...]:
             """None: it is trained from nothing."""
             return ()

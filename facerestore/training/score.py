@@ -95,6 +95,10 @@ class Score(nn.Module):
             """Fields that it needs; every one-step stage makes them."""
             return frozenset({"z_0", "timesteps"})
 
+        def notes(self) -> tuple[str, ...]:
+            """What every kind of it does otherwise."""
+            return ("score: one constant prompt, where the published scripts describe each picture",)
+
         def weights(self) -> tuple[str, ...]:
             """Names of the weights it needs."""
             return tuple(name for name in (self.unet, self.prompt, self.negative) if name is not None)

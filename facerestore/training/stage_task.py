@@ -29,7 +29,7 @@ from facerestore.training.task import (
     Terms,
     mean_of_batch,
 )
-from facerestore.training.terms import Loss, build_terms
+from facerestore.training.terms import LOSSES, Loss, build_terms
 from facerestore.weights.write import write_tensors
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ class StageTask(Task):
             before = () if self.before is None else (self.before,)
             parts = (self.stage, *self.losses, *before, *self.others().values())
             return tuple(dict.fromkeys(name for part in parts for name in part.weights()))
+
+        def notes(self) -> tuple[str, ...]:
+            """What is our reading of the losses, and of the others."""
+            own = [f"{loss.name}: {LOSSES[loss.name].note}" for loss in self.losses if LOSSES[loss.name].note]
+            return (*own, *(note for other in self.others().values() for note in other.notes()))
 
         def reads(self) -> frozenset[str]:
             """The fields that losses and others are computed from."""

@@ -88,6 +88,10 @@ class TaskConfig(Config):
         """Names of the weights it needs, as the manifest spells them."""
         return ()
 
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the model card should know: what was not published as it is done here."""
+        return ()
+
     def reads(self) -> frozenset[str]:
         """The fields that its losses are computed from, as far as its data may lack them."""
         return frozenset()

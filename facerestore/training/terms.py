@@ -92,11 +92,13 @@ class Row:
         build: makes the loss.
         weights: that its network needs.
         reads: the fields that are its arguments.
+        note: what of it was not published, for the cards.
     """
 
     build: Build
     weights: tuple[str, ...] = ()
     reads: tuple[str, ...] = ("image", "hq")
+    note: str = ""
 
 
 def build_terms(losses: Sequence[Loss], store: "WeightStore") -> list[Term]:
@@ -141,9 +143,9 @@ def _lrr_flow(z_lq: Tensor, z_hq: Tensor, seeds: tuple[int, ...], *, level: floa
     return latent.lrr_flow(z_lq, z_hq, noise_like(z_hq, seeds, "lrr"), level)
 
 
-def _plain(loss: Callable[..., Tensor], *reads: str) -> Row:
+def _plain(loss: Callable[..., Tensor], *reads: str, note: str = "") -> Row:
     """A loss without a network."""
-    return Row(lambda store, made: loss, reads=reads or ("image", "hq"))
+    return Row(lambda store, made: loss, reads=reads or ("image", "hq"), note=note)
 
 
 def _network(kind: Any, *weights: str, **settings: Any) -> Row:
@@ -166,9 +168,9 @@ LOSSES: dict[str, Row] = {
     "l1": _plain(pixel.l1),
     "mse": _plain(pixel.mse),
     "charbonnier": _plain(pixel.charbonnier),
-    "high_frequency": _plain(frequency.high_frequency_charbonnier),
-    "gradient": _plain(frequency.gradient_charbonnier),
-    "wavelet": _plain(frequency.wavelet_high_frequency),
+    "high_frequency": _plain(frequency.high_frequency_charbonnier, note="its numbers are ours"),
+    "gradient": _plain(frequency.gradient_charbonnier, note="its numbers are ours"),
+    "wavelet": _plain(frequency.wavelet_high_frequency, note="the absolute difference is our reading"),
     "vgg": _network(VggLoss, "torchvision/vgg19"),
     "lpips": _network(Lpips, "torchvision/vgg16"),
     "dists": _network(Dists, "dists", "torchvision/vgg16"),
@@ -183,12 +185,13 @@ LOSSES: dict[str, Row] = {
         lambda store, made: FidFeatures.tiny() if made else FidFeatures.load(store),
         ("fid-inception",),
         reads=("image",),
+        note="the equation is ours; published is the name",
     ),
     "latent_mse": _plain(latent.latent_mse, "z_0", "z_hq"),
     "lrr": _plain(_lrr, "z_lq", "z_hq", "seeds"),
     "lrr_flow": _plain(_lrr_flow, "z_lq", "z_hq", "seeds"),
     "blurred_mse": _plain(pixel.blurred_mse, "image", "hq", "timesteps"),
-    "ratio_cap": _plain(ratio_cap, "correction", "predicted"),
+    "ratio_cap": _plain(ratio_cap, "correction", "predicted", note="norms, square and 0.1 are our reading"),
 }
 """Every loss that a job can name."""
 _LEVELLED, _COMPARED = ("lrr", "lrr_flow"), "fid_proxy"

@@ -153,6 +153,10 @@ class VisualPromptTask(Task):
             """Of both players."""
             return {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator}
 
+        def notes(self) -> tuple[str, ...]:
+            """What its PSNR means."""
+            return ("What is validated is no restoration: degraded faces are to come back as they came.",)
+
         def weights(self) -> tuple[str, ...]:
             """Those of the losses and the judges."""
             named = [*(loss.weights() for loss in self.losses), self.adversary.weights()]

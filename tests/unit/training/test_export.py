@@ -1,5 +1,7 @@
 """What is exported is what was trained: loaded by a stage of this library, and by plain diffusers."""
 
+import inspect
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from facerestore.core.state import RestorationState
 from facerestore.diffusion import backbones
 from facerestore.diffusion.attached import DIFFUSERS_FILE
 from facerestore.diffusion.configs import TINY_UNET
-from facerestore.recipes.training import get_job
+from facerestore.recipes.training import JOBS, get_job
 from facerestore.stages.osdface import OSDFace
 from facerestore.training import Job, Trainer
+from facerestore.training.roi import RoiAdversary
+from facerestore.training.terms import Loss
 from facerestore.weights.seeded import fill_seeded
 from facerestore.weights.store import WeightStore
 
@@ -64,6 +68,27 @@ def test_the_card_says_what_it_belongs_to_and_what_it_was_trained_on(trained: Tr
     assert trained.job.fingerprint() in text
     assert "faces (hash " in text
     assert "under: not stated" in text
+
+
+def test_the_card_says_what_is_our_reading(trained: Trainer) -> None:
+    task = replace(trained.job.task, losses=(Loss(name="l1"), Loss(name="gradient")))
+    task = replace(task, roi=RoiAdversary.Config(triplet=0.1))
+    assert task.notes() == (
+        "gradient: its numbers are ours",
+        "roi/triplet: the formula is our reading of a name",
+    )
+    trained.record.job = replace(trained.job, task=task, notes="Published are the losses.")
+    text = trained.export()[-1].read_text()
+    assert "## Notes\n\nPublished are the losses.\n* gradient: its numbers are ours\n* roi/triplet" in text
+    assert json.loads(text.partition("```json")[2].partition("```")[0])["notes"] == list(task.notes())
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_notes_of_a_job_are_what_its_docstring_says(name: str) -> None:
+    job, said = get_job(name), inspect.getdoc(JOBS[name]) or ""
+    assert job.notes
+    assert said.endswith(job.notes)
+    assert "\n" not in said.removesuffix(job.notes).strip()
 
 
 def test_an_adapter_of_the_encoder_is_written_as_a_folder(faces: Path, tmp_path: Path) -> None:
