@@ -35,7 +35,8 @@ from facerestore.weights.write import write_tensors
 if TYPE_CHECKING:
     from facerestore.weights.store import WeightStore
 
-_PIPELINE_PARTS = ("unet", "transformer")
+PIPELINE_PARTS = ("unet", "transformer")
+"""What stages, and pipelines of diffusers, call their largest network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +256,7 @@ class StageTask(Task):
             adapter = adapter_of(self.stage.get_submodule(lora.net))
             place = export_peft(adapter, folder / lora.net.replace(".", "_"), scale=None, **facts)
             files += sorted(path for path in place.iterdir() if path.is_file())
-            if lora.net in _PIPELINE_PARTS:
+            if lora.net in PIPELINE_PARTS:
                 files.append(export_diffusers(adapter, folder, component=lora.net, scale=None, **facts))
         for name, module in named(self.stage, self.config.whole):
             stem = self.stage.name if name == "net" else name.replace(".", "_")

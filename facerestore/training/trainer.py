@@ -6,6 +6,7 @@ processes each computes its part of the batch that one would.
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +27,7 @@ from facerestore.training.job import MAY_DIFFER, Job
 from facerestore.training.kept import keep
 from facerestore.training.record import Record
 from facerestore.training.roi import PARTS
+from facerestore.training.split import asked_to_split, split
 from facerestore.training.stream import Stream
 from facerestore.training.task import GENERATOR, Batch, Task, Terms, only, trainable
 from facerestore.weights.store import WeightStore
@@ -60,6 +62,10 @@ class Trainer:
         job: what is trained.
         store: where weights are found.
         device: `auto | cpu | cuda[:N] | mps`; with several processes each takes its own.
+
+    Attributes:
+        split: how many frozen parameters lie split over all processes, where these were launched with FSDP;
+            then `restore` has to be called by all of them.
 
     Raises:
         ConfigError: if the job cannot be trained, as with a folder without faces.
@@ -98,6 +104,9 @@ class Trainer:
         if job.cache:
             with self._autocast():
                 keep(self.task, self.stream, job, self.accelerator.wait_for_everyone)
+        self.split = 0  # how many parameters lie in parts on all processes
+        if asked_to_split():
+            self.split = split(self.task, self.device, self.accelerator.num_processes)
         self.step = 0
         self.record = Record(self.folder, job, self.stream, main=self.accelerator.is_main_process)
         self._asked = self._stop = False  # by a signal; by all processes together
@@ -272,12 +281,13 @@ class Trainer:
         return self._stop
 
     def _validate(self) -> None:
-        if self.accelerator.is_main_process:
-            shown = self.stream.validation()
-            if shown is not None:
-                pred = torch.cat(
-                    [self.restore(shown.lq[i : i + 1], shown.seeds[i : i + 1]) for i in range(len(shown.lq))]
-                )
+        main = self.accelerator.is_main_process
+        shown = self.stream.validation() if main or self.split else None  # split networks are asked by all
+        if shown is not None:
+            pred = torch.cat(
+                [self.restore(shown.lq[i : i + 1], shown.seeds[i : i + 1]) for i in range(len(shown.lq))]
+            )
+            if main:
                 self.record.validation(self.step, shown, pred)
         self.accelerator.wait_for_everyone()
 
@@ -354,7 +364,16 @@ def _require_boxes(job: Job) -> None:
 
 
 def _accelerator(device: str) -> Any:
-    """One process among those that `accelerate launch` started, or the only one."""
+    """One process among those that `accelerate launch` started, or the only one.
+
+    Raises:
+        ConfigError: if it was started with DeepSpeed.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(
+            "DeepSpeed wraps one network and one optimiser in an engine of its own, and here several players "
+            "train in turns; launch without it, or split what is frozen with examples/accelerate/fsdp.yaml"
+        )
     from accelerate import Accelerator
 
     if device == "cpu":

@@ -1,5 +1,6 @@
 """Trainings in a process of their own, beside another or to be killed; run by test_processes.py."""
 
+import os
 import sys
 from dataclasses import replace
 
@@ -45,4 +46,5 @@ if __name__ == "__main__":
     faces, output, batch_size, max_steps, *optimizers = sys.argv[1:]
     for name in optimizers:
         trainer = Trainer(job(faces, f"{output}/{name}", name, int(batch_size), int(max_steps)), device="cpu")
+        assert (trainer.split > 0) == (os.environ.get("ACCELERATE_USE_FSDP") == "true")
         trainer.fit(lambda report: print(report.step, flush=True))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facerestore.training import Trainer
+from facerestore.core.errors import ConfigError
+from facerestore.recipes.training import face_unet
+from facerestore.training import Job, Trainer
+from facerestore.training.split import split
 
 SCRIPT = Path(__file__).with_name("launched.py")
 REPO = Path(__file__).parents[3]
@@ -37,7 +41,7 @@ def alone(faces: Path, output: Path, batch_size: int, max_steps: int, *optimizer
         assert Trainer(job, device="cpu").fit()
 
 
-def together(faces: Path, output: Path, *settings: str) -> None:
+def together(faces: Path, output: Path, *settings: str, **environment: str) -> None:
     """Two processes with the environment that launchers of torch and accelerate give them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,7 +52,7 @@ def together(faces: Path, output: Path, *settings: str) -> None:
     both = [
         subprocess.Popen(
             command,
-            env={**ENVIRONMENT, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**ENVIRONMENT, **world, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -58,6 +62,19 @@ def together(faces: Path, output: Path, *settings: str) -> None:
     for process in both:
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said[-3000:]
+
+
+def launcher_sets(config: str) -> dict[str, str]:
+    """What `accelerate launch` puts into the environment for FSDP with a file of the examples."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    file = str(REPO / "examples" / "accelerate" / config)
+    arguments = launch_command_parser().parse_args(
+        ["--config_file", file, "-m", "facerestore", "train", "list"]
+    )
+    environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    return {name: value for name, value in environment.items() if "FSDP" in name}
 
 
 def weights(output: Path, step: int) -> dict[str, torch.Tensor]:
@@ -83,6 +100,38 @@ def test_two_processes_are_one_with_twice_the_batch(faces: Path, tmp_path: Path)
     for name in ("sgd", "adamw"):
         for ours, theirs in zip(losses(one / name), losses(two / name), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_what_is_frozen_is_split_and_nothing_else_changes(faces: Path, tmp_path: Path) -> None:
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    together(faces, whole, "2", "2", "adamw")
+    together(faces, split, "2", "2", "adamw", **launcher_sets("fsdp.yaml"))
+    ours, theirs = weights(whole / "adamw", 2), weights(split / "adamw", 2)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.allclose(value, theirs[name], atol=1e-6), name
+    for one, other in zip(losses(whole / "adamw"), losses(split / "adamw"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    sheets = [sorted(path.name for path in (run / "adamw" / "sheets").iterdir()) for run in (whole, split)]
+    assert sheets[0] == sheets[1]  # all processes restored them, one wrote them
+
+
+def test_engines_that_do_not_fit_are_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        with pytest.raises(ConfigError, match="several players train in turns"):
+            Trainer(job, device="cpu")
+    task, device = Trainer(job, device="cpu").task, torch.device("cpu")
+    with pytest.raises(ConfigError, match="this training has 1 and 1"):
+        split(task, device, 1)
+    with pytest.raises(ConfigError, match="has 2 and 0 of these"):
+        split(Trainer(face_unet_of(job), device="cpu").task, device, 2)
+
+
+def face_unet_of(job: Job) -> Job:
+    small = face_unet(job.data.faces, job.output_dir + "-unet").tiny()
+    return replace(small, data=replace(small.data, held_back=0.2))
 
 
 @pytest.mark.slow
