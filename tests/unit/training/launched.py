@@ -20,7 +20,7 @@ def job(faces: str, output: str, optimizer: str, batch_size: int, max_steps: int
         stage=OSDFace.Config(),
         adapters=(LoRA(net="unet", rank=16, alpha=16, targets=("to_q", "to_v", "conv1")),),
         whole=("projector",),
-        losses=(Loss(name="l1"),),
+        losses=(Loss(name="l1"), Loss(name="fid_proxy", weight=1e-9, made=True)),
         adversary=Adversary.Config(net="patch", weight=0.1),
         generator=moved,
         discriminator=moved,
