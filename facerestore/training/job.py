@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from facerestore.core.config import Config
 from facerestore.core.errors import ConfigError
+from facerestore.data.components import PARTS
 from facerestore.training.stream import Stream
 from facerestore.training.task import TaskConfig
 
@@ -74,6 +75,18 @@ class Job(Config):
             raise ConfigError(f"{self.name}: steps, sizes and counts are 1 or more, got {self}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"{self.name}: ema_decay lies in [0,1), or is none, got {self.ema_decay}")
+
+    def require_boxes(self) -> None:
+        """Check that the data says where eyes and mouths lie, if a loss looks at them.
+
+        Raises:
+            ConfigError: if it does not; says what makes the file.
+        """
+        if self.task.reads() & set(PARTS) and not self.data.components:
+            raise ConfigError(
+                f"{self.name}: a loss looks at eyes and mouths, and data.components names no file that says "
+                "where they lie; `facerestore data components FACES -o parts.json` makes one"
+            )
 
     def tiny(self) -> Self:
         """The same with a tiny task on small faces, for a few steps: what the tests run."""

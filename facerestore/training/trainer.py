@@ -26,7 +26,6 @@ from facerestore.training.fid_queue import FidQueue
 from facerestore.training.job import MAY_DIFFER, Job
 from facerestore.training.kept import keep
 from facerestore.training.record import Record
-from facerestore.training.roi import PARTS
 from facerestore.training.split import asked_to_split, split
 from facerestore.training.stream import Stream
 from facerestore.training.task import GENERATOR, Batch, Task, Terms, only, trainable
@@ -74,7 +73,7 @@ class Trainer:
     """
 
     def __init__(self, job: Job, store: WeightStore | None = None, *, device: str = "auto") -> None:
-        _require_boxes(job)
+        job.require_boxes()
         self.job = job
         self.folder = Path(job.output_dir)
         self.accelerator = _accelerator(device)
@@ -353,14 +352,6 @@ class Trainer:
             self.average.load(found.tensors["average"])
         self.step = found.step
         self.record.best = found.facts["best"]
-
-
-def _require_boxes(job: Job) -> None:
-    if job.task.reads() & set(PARTS) and not job.data.components:
-        raise ConfigError(
-            f"{job.name}: a loss looks at eyes and mouths, and data.components names no file that says where "
-            "they lie; `facerestore data components FACES -o parts.json` makes one"
-        )
 
 
 def _accelerator(device: str) -> Any:
