@@ -33,6 +33,15 @@ def pip_package(requirement: str, given: str | None) -> Iterator[Path]:
 
 
 @contextmanager
+def pip_source(requirement: str, given: str | None) -> Iterator[Path]:
+    """The source archive of `name==version`, likewise; pip reads its metadata, nothing else is run."""
+    options = ["--no-deps", "--no-binary=:all:", "--no-build-isolation", "--quiet"]
+    options += ["--disable-pip-version-check", "--dest"]
+    with _given_or_fetched(given, [sys.executable, "-m", "pip", "download", requirement, *options]) as path:
+        yield path
+
+
+@contextmanager
 def npm_package(requirement: str, given: str | None) -> Iterator[Path]:
     """The archive of `name@version`: the given file, or else downloaded for as long as the context lasts."""
     with _given_or_fetched(given, ["npm", "pack", requirement, "--silent", "--pack-destination"]) as path:

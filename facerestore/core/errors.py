@@ -55,6 +55,10 @@ class DeviceError(FaceRestoreError, RuntimeError):
     """The device asked for is not there."""
 
 
+class MissingDependency(FaceRestoreError, ImportError):
+    """A package that is needed for this is not installed, or not in a version that works."""
+
+
 class WeightsError(FaceRestoreError):
     """Something is wrong with a weight file."""
 

@@ -197,3 +197,30 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise WeightsError(f"{path} holds other things than tensors by name; give the state dict alone")
     return dict(cast("Mapping[str, Tensor]", content))
+
+
+def read_arrays(path: Path) -> Any:
+    """As `read_pickle`, for what holds arrays of NumPy beside tensors: statistics, not networks.
+
+    Raises:
+        WeightsError: if the file is damaged, or a pickle that would run code (it is not run).
+    """
+    import numpy as np
+
+    kinds = [
+        (type(np.dtype(kind)), f"numpy.dtypes.{type(np.dtype(kind)).__name__}") for kind in ("f4", "f8", "i8")
+    ]
+    # How arrays and numbers say that they are made; NumPy moved the two between versions.
+    array: Any = np.zeros(0).__reduce__()[0]
+    number: Any = np.float64(0).__reduce__()[0]
+    modules = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
+    rebuild = [(array, f"{name}._reconstruct") for name in modules]
+    numbers = [(number, f"{name}.scalar") for name in modules]
+    try:
+        with torch.serialization.safe_globals([*kinds, *rebuild, *numbers, np.ndarray, np.dtype]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path} is refused, nothing of it was executed ({reason})") from error
+    except _DAMAGE as error:
+        raise WeightsError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

@@ -40,6 +40,30 @@ def load() -> SimpleNamespace:
         np.seterr(**warnings_of_numpy)
 
 
+def load_metrics() -> SimpleNamespace:
+    """The modules `niqe`, `psnr_ssim` and `color_util` of basicsr, its packages replaced by empty ones.
+
+    Raises:
+        ImportError: with the reason, if basicsr or what it needs is not installed.
+    """
+    spec = importlib.util.find_spec("basicsr")
+    if spec is None or spec.origin is None:
+        raise ImportError(f"basicsr is not installed: {HOW}")
+    folder = Path(spec.origin).parent
+    packages: dict[str, ModuleType] = {}
+    for name in ("basicsr", "basicsr.utils", "basicsr.metrics"):
+        packages[name] = ModuleType(name)
+        packages[name].__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+    with mock.patch.dict(sys.modules, packages):
+        colours = importlib.import_module("basicsr.utils.color_util")
+        packages["basicsr.utils"].__dict__["bgr2ycbcr"] = colours.bgr2ycbcr
+        return SimpleNamespace(
+            color_util=colours,
+            niqe=importlib.import_module("basicsr.metrics.niqe"),
+            psnr_ssim=importlib.import_module("basicsr.metrics.psnr_ssim"),
+        )
+
+
 def _run(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"basicsr_{path.stem}", path)
     assert spec is not None and spec.loader is not None

@@ -17,6 +17,7 @@ SCRIPTS = {
     "face-recognition": ("convert_face_recognition.py", "vladmandic-face-api-1.7.15.tgz"),
     "face-description": ("convert_faceres.py", "vladmandic-human-3.3.6.tgz"),
     "mtcnn": ("convert_mtcnn.py", "facenet_pytorch-2.6.0-*.whl"),
+    "niqe": ("convert_niqe.py", "basicsr-1.4.2.tar.gz"),
     "dists": ("convert_dists.py", "DISTS_pytorch-0.1-*.whl"),
 }
 
