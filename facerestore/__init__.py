@@ -44,7 +44,18 @@ _EXPORTS = {
     "restore_folder": "facerestore.batch",
     "write_image": "facerestore.imaging.write",
 }
-_PACKAGES = ("data", "degradations", "faces", "imaging", "losses", "recipes", "stages", "training")
+_PACKAGES = (
+    "data",
+    "degradations",
+    "evaluation",
+    "faces",
+    "imaging",
+    "losses",
+    "metrics",
+    "recipes",
+    "stages",
+    "training",
+)
 
 __all__ = [*sorted(_EXPORTS), *_PACKAGES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facerestore.cli import data, degrade, demo, doctor, recipes, restore, train, weights
+from facerestore.cli import data, degrade, demo, doctor, evaluate, recipes, restore, train, weights
 from facerestore.cli.console import INTERRUPTED
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("restore")(restore.restore)
 app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("recipes")(recipes.recipes)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")

@@ -177,7 +177,9 @@ def _number(value: float | None, digits: int) -> str:
 
 def _provenance(run: Mapping[str, Any]) -> str:
     """What made the pictures, nested settings written as `name: value` lists."""
-    lines = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(_flat(value))}</dd>" for name, value in run.items())
+    lines = "".join(
+        f"<dt>{escaped(name)}</dt><dd>{escaped(_flat(value))}</dd>" for name, value in run.items()
+    )
     return (
         f'<section class="card"><h2>How this was made</h2><dl>{lines}</dl>'
         '<p class="soft">Identity distance: L2 distance of face descriptors before and after; below 0.6 they '
