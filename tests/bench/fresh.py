@@ -60,9 +60,11 @@ def one(photo: str, background: str) -> dict[str, Any]:
 def stage(recipe: str, settings: dict[str, str], dtype: str, offload: str, runs: int) -> dict[str, Any]:
     """An aligned face through a recipe; memory when it was loaded and at its peak, of this process."""
     import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # what loading imports is not what it loads
 
     import facerestore
 
+    del AutoencoderKL, UNet2DConditionModel
     empty = peak_gb()
     start = time.perf_counter()
     pipeline = facerestore.load(recipe, device="cpu", dtype=dtype, offload=offload, settings=settings)
@@ -75,7 +77,9 @@ def stage(recipe: str, settings: dict[str, str], dtype: str, offload: str, runs:
         seconds.append(time.perf_counter() - start)
         if not bool(torch.isfinite(out).all()) or float(out.std()) < 0.01:
             raise SystemExit(f"{recipe} returned no picture")
+    weights = sum(each.numel() * each.element_size() for each in pipeline.stage.parameters())
     return {
+        "weights_gb": weights / 1e9,
         "empty_gb": empty,
         "loaded_gb": loaded,
         "peak_gb": peak_gb(),

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from data import data
 from degradations import degradations
+from evaluation import evaluation
 from measure import PHOTO, REPO, WALL, Row, fresh, interleaved, wall_seconds, write
 from onestep import flux, mipluscv, osdface, sdface
 from PIL import Image
@@ -218,6 +219,7 @@ PARTS: dict[str, Callable[[Path, Path | None], Iterator[Row]]] = {
     "aligned": lambda folder, weights: aligned(),
     "degradations": lambda folder, weights: degradations(),
     "training": lambda folder, weights: training(folder),
+    "evaluation": lambda folder, weights: evaluation(),
     "zimage": lambda folder, weights: zimage(),
     "flux": lambda folder, weights: flux(),
     "osdface": lambda folder, weights: osdface(weights),
