@@ -1,7 +1,7 @@
 """Distances between all pictures of a set and others: what describes each picture is kept by its content."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from facerestore.core.errors import FaceRestoreError, OutputError
-from facerestore.evaluation.measuring import Picture
+from facerestore.evaluation.measuring import Picture, why_absent
 from facerestore.evaluation.pictures import Case, Side
 from facerestore.evaluation.protocol import Distance, Protocol
 from facerestore.evaluation.rows import Row, Rows
-from facerestore.metrics.fid import EXTRACTORS, Extractor, Statistics, ffhq_statistics, frechet_distance
+from facerestore.metrics import Card
+from facerestore.metrics.fid import (
+    EXTRACTORS,
+    Extractor,
+    Statistics,
+    card,
+    ffhq_statistics,
+    frechet_distance,
+    statistics_of,
+)
 from facerestore.weights.load import read_tensors
 from facerestore.weights.write import write_tensors
 
@@ -55,8 +64,7 @@ class Distances:
         self._device = device
         self.absent = absent
         self.cards: dict[str, dict[str, Any]] = {
-            key: asdict(places[each.metric].extractor.card) | {"against": each.against}
-            for key, each in wanted.items()
+            key: asdict(card_of(each)) | {"against": each.against} for key, each in wanted.items()
         }
 
     def done(self, case: Case, rows: Rows) -> bool:
@@ -128,13 +136,19 @@ def build_distances(
                 name = "-".join((distance.metric, *(store.sha256(w)[:12] for w in extractor.card.weights)))
                 places[distance.metric] = _Place(extractor, folder / name, ("restored",))
         except (FaceRestoreError, ImportError) as error:
-            absent[distance.key] = " ".join(str(error).split())
+            absent[distance.key] = why_absent(card_of(distance), error)
             continue
         wanted[distance.key] = distance
         if distance.against == "hq":
             place = places[distance.metric]
             places[distance.metric] = _Place(place.extractor, place.folder, ("restored", "hq"))
     return Distances(wanted, places, references, absent, device)
+
+
+def card_of(distance: Distance) -> Card:
+    """What a distance is, with the published statistics that it is measured to."""
+    known = card(distance.metric)
+    return replace(known, weights=(*known.weights, *statistics_of(distance.metric, distance.against)))
 
 
 def _statistics(place: _Place, rows: Sequence[Row], side: Side) -> Statistics:

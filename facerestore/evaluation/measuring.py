@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from facerestore.core.errors import FaceRestoreError, ImageError
+from facerestore.core.errors import FaceRestoreError, ImageError, WeightsNotFound
 from facerestore.evaluation.landmarks import Landmarks, Points, found_points
 from facerestore.evaluation.pictures import Case, Side
 from facerestore.evaluation.protocol import Column, Protocol
@@ -15,8 +15,9 @@ from facerestore.evaluation.rows import Row, hashes
 from facerestore.faces.detect import FaceDetector
 from facerestore.imaging.photo import Photo
 from facerestore.imaging.read import read_image
-from facerestore.metrics import Metric, build, card
+from facerestore.metrics import Card, Metric, build, card
 from facerestore.metrics.fid import card as distance_card
+from facerestore.metrics.fid import statistics_of
 from facerestore.metrics.fidelity import match_mean_std
 
 if TYPE_CHECKING:
@@ -225,10 +226,18 @@ def build_meters(
         try:
             columns.append((column, build(column.metric, store, device)))
         except (FaceRestoreError, ImportError) as error:
-            absent[column.key] = " ".join(str(error).split())
+            absent[column.key] = why_absent(card(column.metric), error)
     needed = any(metric.card.compares == "person" for _, metric in columns)
     detector = FaceDetector.load(store) if needed else None
     return Meters(tuple(columns), absent, landmarks, detector, protocol.match_mean_std, device)
+
+
+def why_absent(what: Card, error: Exception) -> str:
+    """Why a metric cannot be measured, in a sentence that may be shown to others: it holds no path."""
+    if isinstance(error, WeightsNotFound) and what.weights:
+        names = " ".join(what.weights)
+        return f"needs {names}, not all of it is here; `facerestore weights show {what.weights[0]}` says more"
+    return " ".join(str(error).split())
 
 
 def cards_of(meters: Meters) -> dict[str, dict[str, Any]]:
@@ -241,5 +250,7 @@ def cards_of(meters: Meters) -> dict[str, dict[str, Any]]:
 def weights_of(protocol: Protocol) -> tuple[str, ...]:
     """Names of the weights that the columns and distances of a protocol need, where all can be measured."""
     cards = [card(column.metric) for column in protocol.columns]
-    cards += [distance_card(distance.metric) for distance in protocol.distances]
-    return tuple(dict.fromkeys(name for each in cards for name in each.weights))
+    names = [name for each in cards for name in each.weights]
+    for distance in protocol.distances:
+        names += [*distance_card(distance.metric).weights, *statistics_of(distance.metric, distance.against)]
+    return tuple(dict.fromkeys(names))

@@ -8,17 +8,19 @@ from typing import Any
 from facerestore.core.errors import ImageError
 from facerestore.evaluation.compare import Comparison
 from facerestore.evaluation.pictures import Case
-from facerestore.evaluation.protocol import ALL
+from facerestore.evaluation.protocol import ALL, Protocol
 from facerestore.evaluation.report import Report, headline, shown
 from facerestore.evaluation.rows import Row
 from facerestore.imaging.read import read_image
 from facerestore.imaging.whole import whole_file
+from facerestore.metrics import SAME_PERSON
 from facerestore.report.shell import WARNING, escaped, foot, head, jpeg_uri
 from facerestore.report.thumbnail import thumbnail
 
 _WORST = 12
 _FACE_PX = 224
 _BINS = 24
+_SIDES = {"lq": "degraded", "restored": "restored", "hq": "sharp"}
 _WIDE, _HIGH = 300, 90  # of a histogram
 
 
@@ -88,7 +90,7 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         f"<tr>{''.join(f'<td><bdi>{escaped(cell)}</bdi></td>' for cell in row)}</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+    return f'<div class="scroll"><table class="numbers"><tr>{top}</tr>{body}</table></div>'
 
 
 def _heads(report: Report) -> list[str]:
@@ -165,15 +167,14 @@ def worst_pictures(report: Report, count: int = _WORST) -> list[tuple[Row, str]]
     turn, the one that is worst by it.
     """
     found: dict[str, tuple[Row, str]] = {}
-    judge, thresholds = report.protocol.judge, report.protocol.thresholds
     failed: list[tuple[float, Row, str]] = []
     for row in report.rows:
-        limit = thresholds[0].of(row.subset) if thresholds else None
-        if limit is not None and judge in row.values and row.values[judge] < limit:
-            text = f"{judge} {row.values[judge]:.3f} is below {limit:g}, the threshold of {row.subset}"
-            failed.append((row.values[judge] - limit, row, text))
+        for metric, limit in _limits(report.protocol, row.subset).items():
+            if metric in row.values and row.values[metric] < limit:
+                text = f"{metric} {row.values[metric]:.3f} is below {limit:g}: another person?"
+                failed.append((row.values[metric] - limit, row, text))
     for _, row, text in sorted(failed, key=lambda item: item[0]):
-        found[row.key] = (row, text)
+        found.setdefault(row.key, (row, text))
     orders = {key: _from_worst(report, key) for key in report.table[ALL]}
     for rank in range(max((len(order) for order in orders.values()), default=0)):
         for key, order in orders.items():
@@ -184,6 +185,13 @@ def worst_pictures(report: Report, count: int = _WORST) -> list[tuple[Row, str]]
                 text = f"{key} {row.values[key]:.4g}, the {place} of {len(order)}; the median is {middle:.4g}"
                 found.setdefault(row.key, (row, text))
     return list(found.values())[:count]
+
+
+def _limits(protocol: Protocol, subset: str) -> dict[str, float]:
+    """Similarities below which a face counts as somebody else's: of the judge, and of its stand-ins."""
+    limits = dict(SAME_PERSON)
+    deciding = protocol.thresholds[0].of(subset) if protocol.thresholds else None
+    return limits if deciding is None else limits | {protocol.judge: deciding}
 
 
 def _from_worst(report: Report, key: str) -> list[Row]:
@@ -197,10 +205,10 @@ def _worst(report: Report, cases: Mapping[str, Case]) -> str:
     for row, reason in worst_pictures(report):
         case = cases.get(row.key)
         sides = [(side, case.path(side)) for side in ("lq", "restored", "hq")] if case else []
-        images = "".join(_face(side, path, row.key) for side, path in sides if path is not None)
-        caption = f"<figcaption><bdi>{escaped(row.key)}</bdi><br>{escaped(reason)}</figcaption>"
-        figures.append(f"<figure>{images}{caption}</figure>")
-    return f'<div class="faces">{"".join(figures)}</div>'
+        images = "".join(_face(_SIDES[side], path, row.key) for side, path in sides if path is not None)
+        figures.append(f"<h3><bdi>{escaped(row.key)}</bdi></h3><p>{escaped(reason)}</p>")
+        figures.append(f'<div class="faces">{images}</div>')
+    return "".join(figures)
 
 
 def _face(side: str, path: Path, key: str) -> str:
@@ -211,7 +219,8 @@ def _face(side: str, path: Path, key: str) -> str:
     scale = _FACE_PX / max(image.shape[2:])
     width, height = max(1, round(image.shape[3] * scale)), max(1, round(image.shape[2] * scale))
     uri = jpeg_uri(thumbnail(image, width, height))
-    return f'<img src="{uri}" alt="{side}: {escaped(key)}" title="{side}" width="{width}" height="{height}"> '
+    image_tag = f'<img src="{uri}" alt="{side}: {escaped(key)}" width="{width}" height="{height}">'
+    return f"<figure>{image_tag}<figcaption>{side}</figcaption></figure>"
 
 
 def _pictures(report: Report) -> str:

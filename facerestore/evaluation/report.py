@@ -218,13 +218,13 @@ def headline(report: Report) -> list[str]:
     lines: list[str] = []
     if report.score is not None:
         missing = f", partial: without {', '.join(report.score.missing)}" if report.score.missing else ""
-        lines.append(f"score {report.score.value:.4f}{missing}")
+        whole = f"score {report.score.value:.4f}{missing}"
+        none = len(report.score.missing) == len(TERMS)
+        lines.append("no score: none of its terms could be measured" if none else whole)
     for each in report.failures:
         unjudged = f", {each.unjudged} not judged" if each.unjudged else ""
-        lines.append(
-            f"identity failures by the thresholds {each.thresholds!r} ({each.metric}): "
-            f"{each.counts[ALL]}{unjudged}"
-        )
+        whose = f"{each.metric}, thresholds of {each.thresholds}"
+        lines.append(f"identity failures by {whose}: {each.counts[ALL]}{unjudged}")
     if report.protocol.most_failures is not None:
         verdict = {True: "accepted", False: "rejected", None: "cannot be said"}[report.accepted]
         lines.append(f"at most {report.protocol.most_failures} failures: {verdict}")

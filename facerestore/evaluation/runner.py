@@ -209,7 +209,7 @@ def _own_thresholds(protocol: Protocol, metric: str) -> Any:
     from facerestore.evaluation.protocol import Thresholds
 
     values = tuple((subset.name, SAME_PERSON[metric]) for subset in protocol.subsets)
-    return Thresholds(name=f"{metric}, its own", values=values)
+    return Thresholds(name="its own", values=values)
 
 
 def _slices(

@@ -136,6 +136,11 @@ def _root_scipy(a: Statistics, b: Statistics) -> float:
     return float(np.trace(root.real))
 
 
+def statistics_of(metric: str, against: str) -> tuple[str, ...]:
+    """Names of the weights that hold published statistics of `against`, by the network of a metric."""
+    return (_FFHQ[metric],) if against == "ffhq" and metric in _FFHQ else ()
+
+
 def ffhq_statistics(store: "WeightStore", metric: str) -> Statistics:
     """Of the 70,000 faces of FFHQ at 512 px, as VQFR publishes them (`inception_FFHQ_512.pth`).
 
