@@ -172,7 +172,7 @@ def test_weights_are_listed_shown_and_verified(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = json.loads(cli("weights", "list", "--json").stdout)
-    shipped = {"realesrgan-x4plus", "mtcnn", "face-recognition", "face-description", "dists"}
+    shipped = {"realesrgan-x4plus", "mtcnn", "face-recognition", "face-description", "dists", "niqe"}
     assert {entry["name"] for entry in listed if not entry["hub"] and entry["found"]} == shipped
     assert {entry["name"] for entry in listed} > {*shipped, "sd21-base/unet", "osdface/lora"}
     assert "MIT" in cli("weights", "list").stdout

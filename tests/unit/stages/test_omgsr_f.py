@@ -339,13 +339,13 @@ def test_the_transformer_is_read_in_the_dtype_it_runs_in_and_the_autoencoder_in_
 def test_small_pictures_are_worked_larger_and_come_back() -> None:
     small, wide = _lively(least_px=64), _pictures(1)[..., :32, :48]
     asked: list[tuple[int, ...]] = []
-    encode = small.codec.encode
+    moments = small.codec.moments
 
     def seen(image: torch.Tensor, *args: Any) -> torch.Tensor:
         asked.append(tuple(image.shape))
-        return encode(image, *args)
+        return moments(image, *args)
 
-    small.codec.encode = seen  # type: ignore[method-assign]
+    small.codec.moments = seen  # type: ignore[method-assign]
     assert _restored(small, wide).shape == wide.shape
     assert asked == [(1, 3, 64, 96)]
 
