@@ -60,11 +60,12 @@ def one(photo: str, background: str) -> dict[str, Any]:
 def stage(recipe: str, settings: dict[str, str], dtype: str, offload: str, runs: int) -> dict[str, Any]:
     """An aligned face through a recipe; memory when it was loaded and at its peak, of this process."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel  # what loading imports is not what it loads
 
     import facerestore
+    from facerestore import recipes
 
-    del AutoencoderKL, UNet2DConditionModel
+    # What a restorer imports is not what it loads: the tiny one brings the same packages.
+    recipes.get(recipe).tiny().stage.build(facerestore.WeightStore()).place(torch.device("cpu"), dtype)
     empty = peak_gb()
     start = time.perf_counter()
     pipeline = facerestore.load(recipe, device="cpu", dtype=dtype, offload=offload, settings=settings)

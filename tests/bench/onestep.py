@@ -219,7 +219,7 @@ def memory_of_one() -> Iterator[Row]:
         runs = 1 if dtype == "fp32" or FAST else 0
         facts = fresh("stage", recipe="osdface", dtype=dtype, offload="none", settings={}, runs=runs)
         yield Row(
-            name=f"osdface, {dtype}, peak memory while loading, over an empty process",
+            name=f"osdface, {dtype}, peak memory while loading, over a process with the tiny one",
             value=facts["loaded_gb"] - facts["empty_gb"],
             unit="GB",
             compared_with="its weights as they are computed with",
@@ -251,7 +251,7 @@ def two_stages() -> Iterator[Row]:
         runs=1,
     )
     yield Row(
-        name="Z-Image, full size in bf16, peak memory while loading, over an empty process",
+        name="Z-Image, full size in bf16, peak memory while loading, over a process with the tiny one",
         value=alone["loaded_gb"] - alone["empty_gb"],
         unit="GB",
         compared_with="its weights in bf16",
