@@ -29,9 +29,10 @@ def training(folder: Path) -> Iterator[Row]:
     top = folder / "training"
     (top / "faces").mkdir(parents=True)
     write_faces(top / "faces", "png", {})
-    yield from step(top)
-    yield from data_path(top)
-    yield from memory()
+    with torch.enable_grad():  # the other parts are measured without
+        yield from step(top)
+        yield from data_path(top)
+        yield from memory()
 
 
 def step(top: Path) -> Iterator[Row]:

@@ -37,7 +37,14 @@ def arguments(crops: Path, out: Path) -> list[str]:
 
 def start(crops: Path, out: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "facerestore", *arguments(crops, out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
