@@ -1,7 +1,6 @@
 """`facerestore evaluate`: what restored faces are worth, by a protocol that has a name."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,7 +14,6 @@ from facerestore.core.errors import ConfigError, FaceRestoreError
 
 if TYPE_CHECKING:
     from facerestore.evaluation import Row
-    from facerestore.evaluation.processes import Processes
 
 _RECIPE, _COMPARED, _MACHINE = "Restore first", "Compared with", "Machine"
 
@@ -89,10 +87,11 @@ def evaluate(
     if recipe and (lq is None or output is None):
         raise ConfigError("--recipe restores what is in --lq DIR, into -o DIR")
 
-    from facerestore import evaluation
+    from facerestore import evaluation, recipes
     from facerestore.evaluation.measuring import weights_of
     from facerestore.evaluation.processes import Processes
     from facerestore.evaluation.protocol import read_thresholds
+    from facerestore.evaluation.restoring import restore_set
     from facerestore.weights.names import resolve
     from facerestore.weights.store import WeightStore
 
@@ -105,29 +104,20 @@ def evaluate(
     store = WeightStore(paths=resolve(of_metrics, measuring))
     made_by: Mapping[str, Any] = {}
     folder = output or _beside(cast("Path", restored), chosen.name)
-    with ExitStack() as stack:
-        processes = stack.enter_context(Processes.of_environment())
-        bar = stack.enter_context(_Bar())
-        if recipe:
-            restored = folder / "restored"
-            settings = pairs(set_, "--set")
-            machine = {"device": device, "dtype": dtype, "offload": offload}
-            of_recipe = {name: path for name, path in given.items() if name not in of_metrics}
-            options = {"seed": seed, "strength": strength}
-            made_by = _restored(
-                recipe,
-                settings,
-                adapter or [],
-                of_recipe,
-                machine,
-                options,
-                cast("Path", lq),
-                restored,
-                processes,
-                bar,
-            )
-            processes.wait()
+    with Processes.of_environment() as processes, _Bar() as bar:
         try:
+            if recipe:
+                restored = folder / "restored"
+                pipe = recipes.load(
+                    recipe, device=device, dtype=cast("Any", dtype), offload=cast("Any", offload),
+                    weights={name: path for name, path in given.items() if name not in of_metrics},
+                    adapters=adapter or [], settings=pairs(set_, "--set"),
+                )  # fmt: skip
+                made_by = restore_set(
+                    pipe, cast("Path", lq), restored, processes, seed=seed, strength=strength,
+                    on_start=bar.restoring, on_picture=bar.picture,
+                )  # fmt: skip
+                processes.wait()
             report = evaluation.evaluate(
                 chosen, cast("Path", restored), output_dir=folder, lq=lq, hq=hq, landmarks=landmarks,
                 attributes=attributes, store=store, device=device, made_by=made_by,
@@ -154,28 +144,6 @@ def shown_lines(text: str) -> str:
 def _beside(restored: Path, protocol: str) -> Path:
     whole = restored.resolve()
     return whole.with_name(f"{whole.name}-{protocol}")
-
-
-def _restored(
-    recipe: str,
-    settings: dict[str, str],
-    adapters: list[str],
-    weights: dict[str, str],
-    machine: dict[str, str],
-    options: dict[str, Any],
-    lq: Path,
-    folder: Path,
-    processes: "Processes",
-    bar: "_Bar",
-) -> Mapping[str, Any]:
-    """Restore a set; says what made it."""
-    from facerestore import recipes
-    from facerestore.evaluation.restoring import restore_set
-
-    pipe = recipes.load(
-        recipe, weights=weights, adapters=adapters, settings=settings, **cast("dict[str, Any]", machine)
-    )
-    return restore_set(pipe, lq, folder, processes, on_start=bar.restoring, on_picture=bar.picture, **options)
 
 
 class _Bar:

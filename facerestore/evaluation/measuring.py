@@ -62,7 +62,7 @@ def read(case: Case, side_px: int) -> Picture:
         try:
             photo = read_image(path)
         except ImageError as error:
-            picture.problem = ("unreadable", f"{side}: {error}")
+            picture.problem = ("unreadable", f"{side}: {str(error).replace(str(path), path.name)}")
             return picture
         picture.images[side] = photo.srgb()
         converted += [f"{side}: {change}" for change in _changes(photo)]
@@ -233,7 +233,7 @@ def build_meters(
 
 
 def why_absent(what: Card, error: Exception) -> str:
-    """Why a metric cannot be measured, in a sentence that may be shown to others: it holds no path."""
+    """Why a metric cannot be measured, in a sentence; where a weight is missing, without naming places."""
     if isinstance(error, WeightsNotFound) and what.weights:
         names = " ".join(what.weights)
         return f"needs {names}, not all of it is here; `facerestore weights show {what.weights[0]}` says more"

@@ -181,8 +181,12 @@ def worst_pictures(report: Report, count: int = _WORST) -> list[tuple[Row, str]]
             if rank < len(order) and len(found) < count:
                 middle = median(row.values[key] for row in order)
                 row = order[rank]
-                place = "worst" if rank == 0 else f"{rank + 1}. worst"
-                text = f"{key} {row.values[key]:.4g}, the {place} of {len(order)}; the median is {middle:.4g}"
+                place = (
+                    f"number {rank + 1} from the worst of {len(order)}"
+                    if rank
+                    else f"the worst of {len(order)}"
+                )
+                text = f"{key} {row.values[key]:.4g}, {place}; the median is {middle:.4g}"
                 found.setdefault(row.key, (row, text))
     return list(found.values())[:count]
 

@@ -18,9 +18,10 @@ from facerestore.evaluation.compare import Comparison, compare
 from facerestore.evaluation.distances import Distances, build_distances
 from facerestore.evaluation.landmarks import read_landmarks
 from facerestore.evaluation.measuring import Meters, Picture, build_meters, cards_of, read
+from facerestore.evaluation.page import write_page
 from facerestore.evaluation.pictures import Case, Problem, Side, attributes_of, match
 from facerestore.evaluation.processes import Processes
-from facerestore.evaluation.protocol import ALL, Protocol
+from facerestore.evaluation.protocol import ALL, Protocol, Thresholds
 from facerestore.evaluation.report import Report, read_report
 from facerestore.evaluation.rows import Row, Rows
 from facerestore.evaluation.score import Failures, Mean, accepted, failures, means, score_of
@@ -205,9 +206,7 @@ def _failures(protocol: Protocol, rows: Sequence[Row], keys: Sequence[str]) -> t
     )
 
 
-def _own_thresholds(protocol: Protocol, metric: str) -> Any:
-    from facerestore.evaluation.protocol import Thresholds
-
+def _own_thresholds(protocol: Protocol, metric: str) -> Thresholds:
     values = tuple((subset.name, SAME_PERSON[metric]) for subset in protocol.subsets)
     return Thresholds(name="its own", values=values)
 
@@ -275,14 +274,12 @@ def _write(
     others: Sequence[str | os.PathLike[str]],
 ) -> None:
     """Write the report, and the page with the comparisons."""
-    from facerestore.evaluation.page import write_page
-
     directions = {key: card["direction"] for key, card in report.cards.items() if key in report.table[ALL]}
     comparisons: dict[str, list[Comparison]] = {}
     for path in map(Path, others):
         title, rows, cards = read_report(path)
         same = {key: value for key, value in directions.items() if cards.get(key) == report.cards[key]}
-        comparisons[f"{title} ({path})"] = compare(rows, report.rows, same)
+        comparisons[f"{title} ({path.resolve().parent.name})"] = compare(rows, report.rows, same)
     whole = restored.resolve()
     report.write(folder, f"{whole.parent.name}--{whole.name}", comparisons)
     write_page(folder / "report.html", report, cases, comparisons)

@@ -23,62 +23,53 @@ if TYPE_CHECKING:
 SAME_PERSON = {"identity-recognition": 0.5, "identity-description": 1 - _DESCRIPTION_DISTANCE}
 """Similarity below which a stand-in takes two faces for two people; see `features.identity` and
 `features.description` for the pairs that they were measured on. AdaFace's belong to the protocols."""
-_SKIP_DEGREES = 1.0
 
 
-def _cosine(describe: Callable[[Tensor, Tensor | None], Tensor], device: torch.device) -> Measure:
+def _compared(describe: Callable[[Tensor, Tensor | None], Tensor], compare: Callable[..., Tensor]) -> Measure:
+    """A measure of what a network says of both faces, put upright by the same points."""
+
     def measure(pred: Tensor, reference: Tensor | None, points: Tensor | None) -> Tensor:
-        where = None if points is None else points.to(device)
-        assert reference is not None
-        return cosine_similarity(describe(pred, where), describe(reference, where))
+        assert reference is not None  # `Metric` has seen to it
+        return compare(describe(pred, points), describe(reference, points))
 
     return measure
 
 
 def adaface(store: "WeightStore", device: torch.device) -> Measure:
     """As the NTIRE challenges measure: 112 px, one bilinear sample a pixel, BGR."""
-    return _cosine(AdaFace.load(store).to(device), device)
+    return _compared(AdaFace.load(store).to(device), cosine_similarity)
 
 
 def arcface(store: "WeightStore", device: torch.device) -> Measure:
     """IR-SE50 ArcFace in RGB."""
-    return _cosine(ArcFace.load(store).to(device), device)
+    return _compared(ArcFace.load(store).to(device), cosine_similarity)
 
 
 def arcface_degrees(store: "WeightStore", device: torch.device) -> Measure:
     """The angle between descriptions by GFPGAN's grey ResNet-18 of the whole aligned face."""
     net = GreyArcFace.load(store).to(device)
 
-    def measure(pred: Tensor, reference: Tensor | None, points: Tensor | None) -> Tensor:
-        assert reference is not None
-        cosine = cosine_similarity(net(pred), net(reference))
-        return torch.rad2deg(torch.arccos(cosine.double().clamp(-1, 1)))
+    def degrees(a: Tensor, b: Tensor) -> Tensor:
+        return torch.rad2deg(torch.arccos(cosine_similarity(a, b).double().clamp(-1, 1)))
 
-    return measure
+    return _compared(lambda faces, points: net(faces), degrees)
 
 
 def recognition(store: "WeightStore", device: torch.device) -> Measure:
     """The shipped recognition network, its distance as a similarity: 0.5 at its threshold."""
     net = FaceDescriptor.load(store).to(device)
-
-    def measure(pred: Tensor, reference: Tensor | None, points: Tensor | None) -> Tensor:
-        assert reference is not None
-        a, b = (net(aligned(faces, points)) for faces in (pred, reference))
-        return identity_similarity(identity_distance(a, b))
-
-    return measure
+    return _compared(
+        lambda faces, points: net(aligned(faces, points)),
+        lambda a, b: identity_similarity(identity_distance(a, b)),
+    )
 
 
 def description(store: "WeightStore", device: torch.device) -> Measure:
     """The independent network that nothing is trained against."""
     net = IndependentDescriptor.load(store).to(device)
-
-    def measure(pred: Tensor, reference: Tensor | None, points: Tensor | None) -> Tensor:
-        assert reference is not None
-        a, b = (net(aligned(faces, points)) for faces in (pred, reference))
-        return 1 - description_distance(a, b)
-
-    return measure
+    return _compared(
+        lambda faces, points: net(aligned(faces, points)), lambda a, b: 1 - description_distance(a, b)
+    )
 
 
 def aligned(pictures: Tensor, points: Tensor | None) -> Tensor:
@@ -91,8 +82,6 @@ def aligned(pictures: Tensor, points: Tensor | None) -> Tensor:
         if pictures.shape[2:] != (512, 512):
             raise ShapeError("aligned faces (B,3,512,512)", pictures.shape, "Else give their five points.")
         return pictures
-    matrices = similarity_matrix(
-        points.cpu().double(), FFHQ_512.double()[0] if FFHQ_512.ndim == 3 else FFHQ_512
-    )
+    matrices = similarity_matrix(points.cpu().double(), FFHQ_512)
     crops = [align(one[None], matrix[None]) for one, matrix in zip(pictures, matrices, strict=True)]
     return torch.cat(crops).clamp(0, 1)

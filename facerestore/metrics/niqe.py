@@ -1,7 +1,7 @@
 """NIQE: how unlike those of natural pictures the statistics of a picture are."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -163,11 +163,3 @@ def _nearest(ratios: Tensor, moments: Tensor) -> Tensor:
     after = torch.searchsorted(ratios, moments.contiguous().nan_to_num()).clamp(1, len(ratios) - 1)
     nearer_before = (moments - ratios[after - 1]).abs() <= (ratios[after] - moments).abs()
     return torch.where(nearer_before, after - 1, after)
-
-
-def tiny() -> Any:
-    """Made statistics; for tests."""
-    offsets = torch.arange(7, dtype=torch.float64) - 3
-    line = torch.exp(-offsets.square() / (2 * (7 / 6) ** 2))
-    window = line[:, None] * line / line.sum().square()
-    return Niqe(torch.ones(36), torch.eye(36), window)

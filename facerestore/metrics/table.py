@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -20,7 +20,7 @@ Build = Callable[["WeightStore", torch.device], Measure]
 def _row(
     name: str,
     build: Build,
-    direction: str,
+    direction: Literal["higher", "lower"],
     compares: Compares,
     how: str,
     *weights: str,
@@ -29,7 +29,7 @@ def _row(
 ) -> tuple[str, tuple[Card, Build]]:
     card = Card(
         name=name,
-        direction="higher" if direction == "higher" else "lower",
+        direction=direction,
         compares=compares,
         how=how,
         weights=weights,
@@ -158,8 +158,8 @@ _ROWS = (
     ),
 )  # fmt: skip
 _TABLE: dict[str, tuple[Card, Build]] = dict(_ROWS)
-ALIASES = {"musiq-koniq": "musiq", "maniqa-koniq": "maniqa", "niqe": "niqe-pyiqa", "lpips": "lpips-alex"}
-"""What others call them."""
+ALIASES = {"musiq-koniq": "musiq", "maniqa-koniq": "maniqa"}
+"""What others call them. Bare `niqe` and `lpips` are no names: each is that of two metrics."""
 METRICS = tuple(_TABLE)
 """The name of every metric."""
 
@@ -172,8 +172,9 @@ def card(name: str) -> Card:
     """
     name = ALIASES.get(name, name)
     if name not in _TABLE:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
+        variants = [each for each in METRICS if each.startswith(f"{name}-")]
+        near = variants or difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(METRICS)}"
         raise ConfigError(f"there is no metric {name!r}; {hint}")
     return _TABLE[name][0]
 

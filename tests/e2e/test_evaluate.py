@@ -66,14 +66,14 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.convert("RGB").save(target)
     done = run("degrade", str(root / "hq"), "-o", str(root / "lq"), "--preset", "gfpgan", "--seed", "3")
     assert done.returncode == 0, done.stderr
-    (root / "two.toml").write_text(PROTOCOL)
+    (root / "one.toml").write_text(PROTOCOL)
     return root
 
 
 @pytest.fixture(scope="module")
 def restored(five: Path) -> Path:
     """The whole way in one command: restored by `lite`, measured, reported."""
-    arguments = ("--protocol", str(five / "two.toml"), "--recipe", "lite", "-o", str(five / "out"), *QUICK)
+    arguments = ("--protocol", str(five / "one.toml"), "--recipe", "lite", "-o", str(five / "out"), *QUICK)
     done = run("evaluate", *arguments, "--lq", str(five / "lq"), "--hq", str(five / "hq"))
     assert done.returncode == 0, done.stderr
     assert "niqe-basicsr" in done.stdout and "identity failures" in done.stdout
@@ -107,7 +107,7 @@ def test_the_same_command_again_measures_nothing_and_finds_the_same(five: Path, 
     before, text = report(restored), (restored / "rows-0.jsonl").read_text()
     lq, hq = str(five / "lq"), str(five / "hq")
     again = run(
-        "evaluate", "--protocol", str(five / "two.toml"), "--recipe", "lite", "-o", str(restored),
+        "evaluate", "--protocol", str(five / "one.toml"), "--recipe", "lite", "-o", str(restored),
         "--lq", lq, "--hq", hq, *QUICK,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
@@ -121,7 +121,7 @@ def test_a_run_that_was_cut_off_goes_on_and_a_changed_picture_is_measured_again(
     folder = tmp_path / "out"
     shutil.copytree(restored, folder)
     pictures = folder / "restored"
-    arguments = ("evaluate", str(pictures), "--protocol", str(five / "two.toml"), "-o", str(folder))
+    arguments = ("evaluate", str(pictures), "--protocol", str(five / "one.toml"), "-o", str(folder))
     arguments += ("--lq", str(five / "lq"), "--hq", str(five / "hq"))
     rows = folder / "rows-0.jsonl"
     lines = rows.read_text().splitlines()
@@ -146,7 +146,7 @@ def test_two_processes_find_what_one_finds(five: Path, restored: Path, tmp_path:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "facerestore", "evaluate", str(restored / "restored")]
-    command += ["--protocol", str(five / "two.toml"), "-o", str(tmp_path / "two"), "--lq", str(five / "lq")]
+    command += ["--protocol", str(five / "one.toml"), "-o", str(tmp_path / "two"), "--lq", str(five / "lq")]
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(command, env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank})
@@ -160,7 +160,7 @@ def test_two_processes_find_what_one_finds(five: Path, restored: Path, tmp_path:
 def test_two_runs_are_compared(five: Path, restored: Path, tmp_path: Path) -> None:
     """The degraded pictures themselves against the restored ones: identity to them is perfect."""
     done = run(
-        "evaluate", str(five / "lq"), "--protocol", str(five / "two.toml"), "-o", str(tmp_path),
+        "evaluate", str(five / "lq"), "--protocol", str(five / "one.toml"), "-o", str(tmp_path),
         "--lq", str(five / "lq"), "--hq", str(five / "hq"), "--compare", str(restored / "report.json"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -203,7 +203,7 @@ def test_missing_and_damaged_pictures_are_named_and_the_rest_is_measured(
     (pictures / "Other").mkdir()
     shutil.copy(pictures / "WebPhoto-Test" / "0000.png", pictures / "Other" / "x.png")
     done = run(
-        "evaluate", str(pictures), "--protocol", str(five / "two.toml"), "-o", str(tmp_path / "o"),
+        "evaluate", str(pictures), "--protocol", str(five / "one.toml"), "-o", str(tmp_path / "o"),
         "--lq", str(five / "lq"),
     )  # fmt: skip
     assert done.returncode == 1

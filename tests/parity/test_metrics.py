@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from facerestore.core.errors import WeightsError
 from facerestore.imaging.read import read_image
 from facerestore.metrics import Statistics, build, frechet_distance
-from facerestore.metrics.fid import clean_resize, ffhq_statistics
+from facerestore.metrics.fid import ffhq_statistics
 from facerestore.metrics.fidelity import luma, psnr, ssim
 from facerestore.weights.store import WeightStore
 from tests.parity import basicsr_oracle
@@ -120,14 +121,13 @@ def test_published_statistics_go_in_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(read.covariance, here.covariance)
 
 
-def test_the_resize_of_clean_fid_is_pillows(aligned: Path) -> None:
-    """Against clean-fid 0.1.35's recipe by hand: each channel in float, bicubic with a filter, clipped."""
-    from PIL import Image
+def test_statistics_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
 
-    image = read_image(sorted(aligned.iterdir())[0]).srgb()
-    red = Image.fromarray((image[0, 0] * 255).round().numpy(), mode="F").resize(
-        (299, 299), Image.Resampling.BICUBIC
-    )
-    torch.testing.assert_close(
-        clean_resize(image)[0, 0], torch.from_numpy(np.asarray(red).clip(0, 255) / 255), atol=1e-6, rtol=0
-    )
+    torch.save({"mean": Hostile(), "cov": np.eye(2)}, tmp_path / "inception_FFHQ_512.pth")
+    store = WeightStore(paths={"fid-ffhq-512": tmp_path / "inception_FFHQ_512.pth"})
+    with pytest.raises(WeightsError, match="refused"):
+        ffhq_statistics(store, "fid")
+    assert not (tmp_path / "ran").exists()

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from facerestore.core.errors import KeyMismatch
+from facerestore.imaging.range import to_signed
 from facerestore.imaging.read import read_image
+from facerestore.imaging.write import write_image
 from facerestore.metrics import build
+from facerestore.metrics.fid import clean_resize
 from facerestore.weights.store import WeightStore
 
 pyiqa: Any = pytest.importorskip("pyiqa", reason="pyiqa is not installed: pip install 'facerestore[metrics]'")
@@ -33,6 +36,16 @@ def test_niqe(tmp_path: Path, faces: torch.Tensor) -> None:
     # The same statistics read another luma: near, and never the same.
     other = build("niqe-basicsr", WeightStore())(faces)
     assert 1e-3 < float((ours(faces) - other).abs().max()) < 2
+
+
+def test_what_the_network_of_clean_fid_is_given(tmp_path: Path, faces: torch.Tensor) -> None:
+    from pyiqa.archs.fid_arch import ResizeDataset
+
+    for number, face in enumerate(faces):
+        write_image(tmp_path / f"{number}.png", face[None])
+    files = sorted(tmp_path.iterdir())
+    theirs = torch.stack([(each - 128) / 128 for each in ResizeDataset(files, "clean")])
+    torch.testing.assert_close(to_signed(clean_resize(faces)), theirs, atol=1e-6, rtol=0)
 
 
 def test_musiq_takes_a_state_dict_and_refuses_another(tmp_path: Path, faces: torch.Tensor) -> None:

@@ -84,7 +84,9 @@ def test_names_are_text_in_the_page_and_reports_hold_no_place_of_this_machine(fo
     hostile = "<img src=x onerror=alert(1)>.png"
     for name in ("restored", "hq"):
         (folders / name / "1.png").rename(folders / name / hostile)
+    (folders / "restored" / "3.png").write_bytes(b"no picture")
     run(folders, replace(PAPERS, columns=(*PAIRS.columns, Column(metric="musiq"))))
+    assert "restored: 3.png" in (folders / "out" / "report.md").read_text()
     page = (folders / "out" / "report.html").read_text()
     assert "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "default-src 'none'" in page and "script-src 'none'" in page

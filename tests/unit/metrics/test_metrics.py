@@ -2,12 +2,17 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from facerestore.core.errors import ConfigError, MissingDependency, RangeError, ShapeError, WeightsNotFound
+from facerestore.features.adaface import AdaFace
+from facerestore.features.arcface import ArcFace, GreyArcFace
+from facerestore.features.dists import Dists
+from facerestore.features.lpips import Lpips
 from facerestore.metrics import METRICS, Metric, build, card
 from facerestore.metrics.fidelity import PSNR_CAP, match_mean_std
 from facerestore.weights.store import WeightStore
@@ -95,6 +100,42 @@ def test_five_points_bring_a_face_upright_before_it_is_described(
         assert abs(float(whole - halved)) < 0.1
         with pytest.raises(ShapeError, match="points"):
             metrics[name](small, small)
+
+
+NETWORKS = {
+    "lpips-vgg": Lpips,
+    "lpips-alex": Lpips,
+    "dists": Dists,
+    "dists-256": Dists,
+    "identity-adaface": AdaFace,
+    "identity-arcface": ArcFace,
+    "identity-arcface-degrees": GreyArcFace,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_those_whose_weights_are_fetched_follow_the_same_rules_when_small(
+    name: str, faces: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = NETWORKS[name]
+    monkeypatch.setattr(kind, "load", classmethod(lambda cls, store, *trunk: cls.tiny(*trunk)))
+    metric = build(name, WeightStore())
+    face = faces[:1]
+    perfect = 0.0 if metric.card.direction == "lower" else 1.0
+    # The arccosine of what is 1 but for a rounding is a few hundredths of a degree.
+    assert float(metric(face, face)) == pytest.approx(perfect, abs=0.1 if "degrees" in name else 1e-5)
+    noise = torch.randn(face.shape, generator=torch.Generator().manual_seed(0))
+    far, near = (float(metric((face + level * noise).clamp(0, 1), face)) for level in (0.4, 0.05))
+    assert abs(far - perfect) > abs(near - perfect)
+    together = metric(faces, faces.flip(0))
+    alone = torch.cat([metric(a[None], b[None]) for a, b in zip(faces, faces.flip(0), strict=True)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["niqe", "lpips"])
+def test_a_name_that_two_metrics_share_is_none(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {name}-[a-z]+ or {name}-"):
+        card(name)
 
 
 def test_mean_and_spread_are_matched() -> None:
